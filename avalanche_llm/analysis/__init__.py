@@ -1,0 +1,1 @@
+"""From metrics to the rows of the tables."""

@@ -1,0 +1,64 @@
+"""The one error tree. The exit code sits on the class and `cli.main` is the only place that reads it.
+
+A message is one line: what was expected, what was found, what to do next.
+"""
+
+from typing import ClassVar
+
+
+class AvalancheError(Exception):
+    """A failure that the user can act on."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(AvalancheError):
+    """The command line asks for something that does not exist."""
+
+
+class EnvironmentProblem(AvalancheError):
+    """Device, disk, folder or library is not as the run needs it."""
+
+
+class UnsupportedModel(AvalancheError):
+    """The model has no MLP that the hook table knows."""
+
+
+class NotBuiltYet(AvalancheError):
+    """A contracted command whose phase has not been written."""
+
+
+class SchemaError(AvalancheError):
+    """A record, table or artifact does not have the form it must have."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ConfigError(SchemaError):
+    """The configuration cannot be read, resolved or validated."""
+
+
+class DataError(SchemaError):
+    """A data set or an activation cannot be measured as configured."""
+
+
+class RateMatchError(SchemaError):
+    """A layer misses its target rate by more than both tolerances allow."""
+
+
+class DeterminismError(AvalancheError):
+    """The same inputs would not give, or did not give, the same bytes."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class MissingArtifact(AvalancheError):
+    """An upstream run or one of its files is absent, incomplete or changed."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class RunExists(AvalancheError):
+    """The run directory is there already and resuming was not allowed."""
+
+    exit_code: ClassVar[int] = 4

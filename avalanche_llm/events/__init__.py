@@ -1,0 +1,1 @@
+"""Standardised activations, thresholds, rate matching, the tail of a pass."""

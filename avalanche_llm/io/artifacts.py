@@ -1,0 +1,178 @@
+"""One run directory: its record, its artifacts, its log, and the lock of the process that writes it.
+
+A run is `started` until every artifact of its stage is written and indexed; then its record says `complete` and the
+directory becomes read-only. The record is replaced as a whole after each artifact (temporary file, fsync, rename), so
+that a reader finds a valid record at every moment (spec 14, spec 15).
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+from avalanche_llm.errors import MissingArtifact, RunExists, SchemaError
+from avalanche_llm.io.files import TEMPORARY_PREFIX, Writer, json_bytes, raw, write_atomically
+from avalanche_llm.io.hashing import sha256_file
+from avalanche_llm.io.jsonl import EventLog, utc_now
+from avalanche_llm.io.schema_validate import validate_run_record
+from avalanche_llm.stages import Stage
+
+RECORD_NAME: Final = "run_record.json"
+CONFIG_NAME: Final = "config_resolved.yaml"
+SUBFOLDERS: Final = ("results", "figs", "tables", "logs", "cache")
+LOCK_NAME: Final = "cache/.lock"
+MAX_RECORD_BYTES: Final = 64 * 2**20
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The validated record of a run directory. Raises SchemaError if it is no record, or not this folder's."""
+    path = folder / RECORD_NAME
+    try:
+        if path.stat().st_size > MAX_RECORD_BYTES:
+            raise SchemaError(f"{path} is larger than {MAX_RECORD_BYTES} bytes; it is not a run record")
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise SchemaError(f"{path} cannot be read as a run record: {error}") from error
+    validate_run_record(record, str(path))
+    if record["run_id"] != folder.name:
+        raise SchemaError(f"{path} belongs to {record['run_id']}; the folder was renamed or replaced")
+    return dict(record)
+
+
+def index_by_path(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The artifact index as relative path to entry."""
+    return {entry["relative_path"]: entry for entry in record["artifact_index"]}
+
+
+def verified_artifact(folder: Path, record: Mapping[str, Any], name: str) -> Path:
+    """Path of the artifact `name` after its sha256 was checked against the record.
+
+    Raises MissingArtifact when it is absent, unindexed, a link, or changed since it was recorded.
+    """
+    relative = record["artifacts"].get(name)
+    entry = index_by_path(record).get(relative or "")
+    if relative is None or entry is None:
+        raise MissingArtifact(f"{folder.name} has no artifact {name!r} in its record; rebuild that run")
+    path = folder / relative
+    if path.is_symlink() or not path.is_file():
+        raise MissingArtifact(f"{path} is missing or a link; rebuild {folder.name}")
+    found = sha256_file(path)
+    if found != entry["sha256"]:
+        raise MissingArtifact(
+            f"{path} changed since it was recorded (sha256 {found[:12]}, expected {entry['sha256'][:12]}); rebuild {folder.name}"
+        )
+    return path
+
+
+class Run:
+    """A run directory that this process is writing. Make one through `RunStore.begin`."""
+
+    def __init__(self, folder: Path, stage: Stage, record: dict[str, Any]) -> None:
+        self.folder = folder
+        self.stage = stage
+        self.record = record
+        self._log = EventLog(folder / "logs" / "events.jsonl", folder.name)
+        self._began = monotonic()
+        self._lock: int | None = None
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.name
+
+    @property
+    def cache(self) -> Path:
+        """Folder for part files; it goes when the run completes."""
+        return self.folder / "cache"
+
+    def acquire(self) -> None:
+        """Take the run's lock. Raises RunExists when another live process holds it; the kernel frees a dead one's."""
+        self.cache.mkdir(exist_ok=True)
+        descriptor = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise RunExists(f"{self.run_id} is being written by another process; wait for it to end") from error
+        self._lock = descriptor
+
+    def release(self) -> None:
+        """Give the lock back, whether the run completed or not."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def log(self, event_type: str, **payload: Any) -> None:
+        """One line in logs/events.jsonl."""
+        self._log.write(event_type, payload)
+
+    def describe(self, **sections: Any) -> None:
+        """Set or extend sections of the record (model, dataset, conditions, dependencies, versions, determinism, ...)."""
+        for name, value in sections.items():
+            old = self.record.get(name)
+            self.record[name] = {**old, **value} if isinstance(old, dict) else value
+        self._write_record()
+
+    def holds(self, name: str) -> bool:
+        """Whether the artifact is there already with the hash on record (a resumed run keeps it)."""
+        if name not in self.record["artifacts"]:
+            return False
+        try:
+            verified_artifact(self.folder, self.record, name)
+        except MissingArtifact:
+            return False
+        return True
+
+    def save(self, name: str, writer: Writer) -> Path:
+        """Write the artifact `name` of the stage, index it, and rewrite the record. A held artifact is kept as it is."""
+        relative = self.stage.artifacts[name]
+        path = self.folder / relative
+        if self.holds(name):
+            return path
+        write_atomically(path, writer)
+        entry = {
+            "relative_path": relative,
+            "sha256": sha256_file(path),
+            "bytes": path.stat().st_size,
+            "created_utc": utc_now(),
+        }
+        index = index_by_path(self.record) | {relative: entry}
+        self.record["artifact_index"] = list(index.values())
+        self.record["artifacts"][name] = relative
+        self._write_record()
+        self.log("artifacts_written", artifact=name, **entry)
+        return path
+
+    def time(self, name: str, seconds: float) -> None:
+        """Add to a named duration of the record, in seconds."""
+        self.record["timings"][name] = round(self.record["timings"].get(name, 0.0) + seconds, 3)
+
+    def complete(self) -> None:
+        """Check that every artifact of the stage is there, mark the run complete, drop its cache, make it read-only."""
+        missing = [name for name in self.stage.artifacts if not self.holds(name)]
+        if missing:
+            raise SchemaError(f"{self.run_id} cannot be completed: {', '.join(missing)} not written")
+        self.time("total_s", monotonic() - self._began)
+        self.log("stage_complete", artifacts=sorted(self.record["artifacts"]))
+        self.log("end", status="complete")
+        self.record |= {"stage_status": "complete", "completed_utc": utc_now()}
+        self._write_record()
+        self.release()
+        shutil.rmtree(self.cache, ignore_errors=True)
+        for leftover in self.folder.rglob(f"{TEMPORARY_PREFIX}*"):
+            leftover.unlink()
+        make_read_only(self.folder)
+
+    def _write_record(self) -> None:
+        validate_run_record(self.record, f"record of {self.run_id}")
+        write_atomically(self.folder / RECORD_NAME, raw(json_bytes(self.record)))
+
+
+def make_read_only(folder: Path) -> None:
+    """Take the write permission from every file and folder of a complete run."""
+    for path in (*folder.rglob("*"), folder):
+        path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))

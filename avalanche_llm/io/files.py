@@ -1,0 +1,96 @@
+"""Files that are either whole or not there, and serialisers that give the same bytes for the same content."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from avalanche_llm.errors import EnvironmentProblem, MissingArtifact
+
+Writer = Callable[[BinaryIO], None]
+TEMPORARY_PREFIX: Final = ".part-"
+
+
+def write_atomically(path: Path, writer: Writer) -> None:
+    """Let `writer` fill a temporary file beside `path`, fsync it and rename it into place.
+
+    Whatever happens before the rename, `path` keeps what it had and nothing partial carries its name.
+    Raises EnvironmentProblem when the disk is full or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                writer(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        finally:
+            Path(name).unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {path}: {error.strerror or error}; free space or rights are needed") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def raw(data: bytes) -> Writer:
+    """Writer of these bytes."""
+
+    def write(file: BinaryIO) -> None:
+        file.write(data)
+
+    return write
+
+
+def json_bytes(value: Any) -> bytes:
+    """UTF-8 JSON with two spaces of indent and a final newline. NaN is an error: write null and say why beside it."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+
+
+def npz(arrays: Mapping[str, np.ndarray]) -> Writer:
+    """Writer of a compressed npz; numpy stamps its members with a fixed date, so equal arrays give equal bytes."""
+
+    def write(file: BinaryIO) -> None:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+    return write
+
+
+def parquet(table: pa.Table) -> Writer:
+    """Writer of a zstd parquet file without pandas' own metadata (which names library versions)."""
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != b"pandas"}
+    plain = table.replace_schema_metadata(metadata or None)
+
+    def write(file: BinaryIO) -> None:
+        pq.write_table(plain, file, compression="zstd")
+
+    return write
+
+
+def read_npz(path: Path, shapes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The arrays named in `shapes` (name to number of axes). Raises MissingArtifact if one is absent or not as declared."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in shapes}
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise MissingArtifact(f"{path} is not the npz that was expected ({error}); rebuild its run") from error
+    for name, axes in shapes.items():
+        if arrays[name].ndim != axes:
+            raise MissingArtifact(f"{path}: array {name} must have {axes} axes, found {arrays[name].ndim}")
+    return arrays

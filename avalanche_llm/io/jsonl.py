@@ -1,0 +1,26 @@
+"""Append-only event logs: one JSON object a line with ts_utc, run_id, event_type and payload."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def utc_now() -> str:
+    """The present time, UTC, ISO 8601 with microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """The log of one run. A line is written in one call, so that a crash can lose the last line but not mix two."""
+
+    path: Path
+    run_id: str
+
+    def write(self, event_type: str, payload: Mapping[str, Any]) -> None:
+        line = {"ts_utc": utc_now(), "run_id": self.run_id, "event_type": event_type, "payload": dict(payload)}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -1,0 +1,223 @@
+"""The run store: creates run directories atomically and finds complete upstream runs by content, never by "latest"."""
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from avalanche_llm.config import ResolvedConfig
+from avalanche_llm.errors import EnvironmentProblem, MissingArtifact, RunExists, SchemaError
+from avalanche_llm.io.artifacts import CONFIG_NAME, RECORD_NAME, SUBFOLDERS, Run, read_record, verified_artifact
+from avalanche_llm.io.files import json_bytes
+from avalanche_llm.io.hashing import code_version, sha256_file
+from avalanche_llm.io.jsonl import utc_now
+from avalanche_llm.io.schema_validate import validate_run_record
+from avalanche_llm.run_id import RunIdMode, candidate_run_ids, check_run_id
+from avalanche_llm.stages import Stage, stages
+
+STAGING_PREFIX: Final = ".new-"
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A complete run that a later phase reads."""
+
+    folder: Path
+    record: Mapping[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.name
+
+    @property
+    def phase_id(self) -> str:
+        return str(self.record["phase_id"])
+
+    def artifact(self, name: str) -> Path:
+        """Path of an artifact, its hash checked at this moment (MissingArtifact otherwise)."""
+        return verified_artifact(self.folder, self.record, name)
+
+    def dependency(self) -> dict[str, str]:
+        """How this run is named in the record of a run that reads it."""
+        return {
+            "run_id": self.run_id,
+            "phase_id": self.phase_id,
+            "config_sha256": self.record["hashes"]["config_sha256"],
+            "record_sha256": sha256_file(self.folder / RECORD_NAME),
+        }
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """All runs below one folder."""
+
+    root: Path
+
+    def begin(
+        self, stage: Stage, config: ResolvedConfig, *, mode: RunIdMode = "content_hash", allow_resume: bool = False
+    ) -> Run:
+        """A new run directory for `stage`, or with `allow_resume` an incomplete one to continue; its lock is held.
+
+        Raises RunExists if the id is taken by a complete run, or by any run without `allow_resume`;
+        EnvironmentProblem if the folder cannot be written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            for run_id in candidate_run_ids(mode, stage.tag, config.canonical):
+                folder = self.root / run_id
+                if self._create(folder, stage, config):
+                    run = Run(folder, stage, read_record(folder))
+                    break
+                if mode == "content_hash":
+                    run = self._resumable(folder, stage, allow_resume)
+                    break
+            else:
+                raise EnvironmentProblem(f"no free run id for {stage.tag} in this second; try again")
+        except OSError as error:
+            raise EnvironmentProblem(f"the runs folder {self.root} cannot be written: {error.strerror or error}") from error
+        run.acquire()
+        run.record = read_record(folder)
+        if run.record["stage_status"] == "complete":
+            run.release()
+            raise RunExists(f"{folder} was completed by another process")
+        return run
+
+    def _create(self, folder: Path, stage: Stage, config: ResolvedConfig) -> bool:
+        """Stage the directory under a temporary name and rename it: it exists whole, with a record, or not at all."""
+        staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.root))
+        try:
+            staging.chmod(0o755)
+            for name in SUBFOLDERS:
+                (staging / name).mkdir()
+            (staging / CONFIG_NAME).write_bytes(config.canonical)
+            record = new_record(folder.name, stage, config)
+            validate_run_record(record)
+            (staging / RECORD_NAME).write_bytes(json_bytes(record))
+            if folder.exists() or folder.is_symlink():
+                return False
+            try:
+                os.rename(staging, folder)
+            except OSError:
+                if folder.exists():
+                    return False
+                raise
+            return True
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _resumable(self, folder: Path, stage: Stage, allow_resume: bool) -> Run:
+        record = read_record(folder)
+        if record["stage_status"] == "complete":
+            raise RunExists(f"{folder} is complete and stays as it is; change the config or use --run_id_mode timestamp_counter")
+        if not allow_resume:
+            raise RunExists(f"{folder} exists and is incomplete; continue it with --allow_resume")
+        return Run(folder, stage, record)
+
+    def open_run(self, run_id: str) -> Run:
+        """An incomplete run that another step of the same job began, without taking its lock."""
+        folder = self.root / check_run_id(run_id)
+        record = read_record(folder)
+        return Run(folder, stages()[record["phase_id"]], record)
+
+    def get(self, run_id: str) -> Upstream:
+        """A complete run by its id. Raises MissingArtifact if it is not there, not complete, or no honest record."""
+        folder = self.root / check_run_id(run_id)
+        if folder.is_symlink() or not folder.is_dir():
+            raise MissingArtifact(f"no run {run_id} under {self.root}")
+        try:
+            record = read_record(folder)
+        except SchemaError as error:
+            raise MissingArtifact(str(error)) from error
+        if record["stage_status"] != "complete":
+            raise MissingArtifact(f"{run_id} is incomplete; finish it with --allow_resume")
+        config = folder / CONFIG_NAME
+        if not config.is_file() or sha256_file(config) != record["hashes"]["config_sha256"]:
+            raise MissingArtifact(f"{config} is missing or is not the config on record; rebuild {run_id}")
+        return Upstream(folder, record)
+
+    def complete_runs(self, tag: str) -> list[Upstream]:
+        """Every complete run of a stage tag, by name; a directory that is no honest run is passed over."""
+        found = []
+        for folder in sorted(self.root.glob(f"RUN_{tag}_*")):
+            try:
+                found.append(self.get(folder.name))
+            except MissingArtifact:
+                continue
+        return found
+
+    def find(self, stage: Stage, config: ResolvedConfig, *, pinned: Iterable[str] = ()) -> Upstream:
+        """The complete run of `stage` for this config: a pinned one, else by whole config, else by the stage's scope.
+
+        Raises MissingArtifact when there is none, and when more than one fits equally well (both are named).
+        """
+        scope = config.scope_sha256(stage.scope)
+        for run_id in pinned:
+            candidate = self.get(run_id)
+            if candidate.phase_id == stage.phase_id:
+                if candidate.record["hashes"]["scope_sha256"] != scope:
+                    raise MissingArtifact(f"--dep {run_id} was made with another config for {stage.command}")
+                return candidate
+        runs = [run for run in self.complete_runs(stage.tag) if run.record["hashes"]["scope_sha256"] == scope]
+        exact = [run for run in runs if run.record["hashes"]["config_sha256"] == config.sha256]
+        fitting = exact or runs
+        if not fitting:
+            raise MissingArtifact(f"no complete {stage.command} run for this config under {self.root}; run {stage.command} first")
+        if len(fitting) > 1:
+            names = " and ".join(run.run_id for run in fitting)
+            raise MissingArtifact(f"{names} all fit as upstream {stage.command}; choose one with --dep RUN_ID")
+        return fitting[0]
+
+
+def new_record(run_id: str, stage: Stage, config: ResolvedConfig) -> dict[str, Any]:
+    """The record of a run that has just started."""
+    values = config.values
+    role = values["run"]["model_role"]
+    return {
+        "project_id": values["project"]["project_id"],
+        "pack_version": values["project"]["pack_version"],
+        "run_id": run_id,
+        "phase_id": stage.phase_id,
+        "stage_status": "started",
+        "created_utc": utc_now(),
+        "completed_utc": None,
+        "model": {
+            "role": role,
+            "id": values["models"][role]["hf_id"],
+            "device": values["run"]["device"],
+            "dtype": values["run"]["dtype"],
+        },
+        "dataset": {},
+        "conditions": [],
+        "dependencies": [],
+        "artifacts": {},
+        "artifact_index": [],
+        "hashes": {
+            "config_sha256": config.sha256,
+            "scope_sha256": config.scope_sha256(stage.scope),
+            "dataset_slice_sha256": {},
+            "code_version": code_version(),
+        },
+        "versions": library_versions(),
+        "determinism": {"seed": values["determinism"]["seed"], "strict": values["determinism"]["strict"], "flags": {}, "unavailable": []},
+        "timings": {},
+    }
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides the numbers, read from package metadata so that nothing heavy is imported."""
+    import platform
+    from importlib.metadata import version
+
+    names = ("torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "pyarrow", "datasets")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def writable(folder: Path) -> bool:
+    """Whether a file could be made in `folder` or in the nearest parent of it that exists."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | stat.S_IXUSR)

@@ -1,0 +1,1 @@
+"""Decoders: loading, hooks, gain, forward passes."""

@@ -1,0 +1,1 @@
+"""Token-by-layer rasters, their connected components and surrogates."""

@@ -1,0 +1,219 @@
+"""The resolved config as frozen, validated values. A key that is not here is an error, so a typing mistake cannot pass."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from avalanche_llm.errors import ConfigError
+
+ModelRole = Literal["BASE", "INSTRUCT"]
+SpikeDef = Literal["SPIKE_ONE_SIDED_POS", "SPIKE_TWO_SIDED_ABS"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError(f"values must be distinct, found {list(values)}")
+    return values
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Project(_Section):
+    project_id: str
+    pack_version: str
+
+
+class Paths(_Section):
+    runs_dir: str
+
+
+class Run(_Section):
+    """What the command line most often changes."""
+
+    model_role: ModelRole
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
+    dtype: Literal["bf16", "fp16", "fp32"]
+
+
+class Pipeline(_Section):
+    """Axes: seq_len_tokens and burn_in_tokens in tokens, batch_windows in windows a forward pass."""
+
+    seq_len_tokens: Annotated[int, Field(ge=2, le=65535)]
+    burn_in_tokens: Annotated[int, Field(ge=0)]
+    batch_windows: Count
+    gstar_method: Literal["btot_near_one"]
+
+    @model_validator(mode="after")
+    def _leaves_tokens(self) -> "Pipeline":
+        if self.burn_in_tokens > self.seq_len_tokens - 2:
+            raise ValueError("burn_in_tokens must leave at least two tokens of a window")
+        return self
+
+
+class HookNames(_Section):
+    """Module names for a model that the table of families does not know (spec 12)."""
+
+    layers: str
+    mlp: str
+    down: str
+    attn: str
+    gate: str | None = None
+    up: str | None = None
+
+
+class ModelChoice(_Section):
+    hf_id: Annotated[str, Field(min_length=1)]
+    revision: str | None = None
+    hooks: HookNames | None = None
+
+
+class Models(_Section):
+    INSTRUCT: ModelChoice | None
+    BASE: ModelChoice | None
+
+
+class TextData(_Section):
+    hf_id: Annotated[str, Field(min_length=1)]
+    hf_config: str | None
+    split: str
+    text_column: str
+    window_pool_factor: Count
+
+
+class DataA(TextData):
+    n_windows_calibration: Count
+    n_windows_rasters: Count
+
+
+class DataB(TextData):
+    n_windows_eval: Count
+
+
+class ArcData(_Section):
+    hf_id: str
+    hf_config: str | None
+    split: str
+    prompt_template_id: Literal["ARC_MCQ_V1"]
+
+
+class Datasets(_Section):
+    A: DataA
+    B: DataB
+    ARC_MCQ: ArcData
+
+
+class Gains(_Section):
+    baseline: Positive
+    grid: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_distinct)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Gains":
+        if list(self.grid) != sorted(self.grid):
+            raise ValueError(f"grid must rise, found {list(self.grid)}")
+        return self
+
+
+class Events(_Section):
+    """eps and tau0_baseline in units of sigma, rates in events per (unit, token)."""
+
+    eps: Positive
+    tau0_baseline: Positive
+    spike_defs: Annotated[tuple[SpikeDef, ...], Field(min_length=1), AfterValidator(_distinct)]
+    target_rates: Annotated[
+        tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1), AfterValidator(_distinct)
+    ]
+    rate_match_tol_abs: Positive
+    rate_match_tol_rel: Positive
+    rate_match_min_cal_samples: Count
+    u_hook_match_tol_abs: Positive
+
+
+class Statistics(_Section):
+    bootstrap_reps: Count
+    bootstrap_seed: Annotated[int, Field(ge=0)]
+    null_draws: Count
+    cc_max_components_per_seq: Count
+    chi_eps: Positive
+    crackling_min_points: Annotated[int, Field(ge=2)]
+    crackling_d_range_min: Count
+    crackling_d_range_max: Count
+    ci_width_max: Positive
+    signature_alignment_g_diff_max: Positive
+    tail_xmin_percentile: Annotated[float, Field(ge=0, lt=1)]
+    tail_min_samples: Count
+
+
+class Determinism(_Section):
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    strict: bool
+    cublas_workspace_config: str
+
+
+class Budgets(_Section):
+    """effective_tflops and memory_gib_max by device kind (cpu, cuda)."""
+
+    gpu_hours_max: Positive
+    effective_tflops: dict[Literal["cpu", "cuda"], Positive]
+    memory_gib_max: dict[Literal["cpu", "cuda"], Positive]
+
+
+class Settings(_Section):
+    """The whole config, one attribute a section."""
+
+    project: Project
+    paths: Paths
+    run: Run
+    pipeline: Pipeline
+    models: Models
+    datasets: Datasets
+    gains: Gains
+    events: Events
+    statistics: Statistics
+    determinism: Determinism
+    budgets: Budgets
+
+    @property
+    def model(self) -> ModelChoice:
+        """The model of this run's role; ConfigError when the config names none for it."""
+        choice: ModelChoice | None = getattr(self.models, self.run.model_role)
+        if choice is None:
+            raise ConfigError(
+                f"models.{self.run.model_role} is empty in this config: name a model there or use the other --model_role"
+            )
+        return choice
+
+
+def parse_settings(values: Mapping[str, Any]) -> Settings:
+    """Validate the resolved config. Raises ConfigError, one line, naming each key that is wrong and what it may be."""
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("config: " + "; ".join(_complaints(error, values))) from error
+    _ = settings.model
+    return settings
+
+
+def _complaints(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for problem in error.errors(include_url=False):
+        place = ".".join(str(part) for part in problem["loc"])
+        text = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(), n=1)
+            text = "unknown key" + (f", did you mean {near[0]}?" if near else "")
+        elif problem["type"] != "missing":
+            text += f", found {problem['input']!r}"
+        lines.append(f"{place}: {text}")
+    return lines
+
+
+def _known_keys() -> list[str]:
+    sections = [field.annotation for field in Settings.model_fields.values()]
+    inner = [key for section in sections for key in getattr(section, "model_fields", {})]
+    return [*Settings.model_fields, *inner]
