@@ -57,14 +57,18 @@ class Pipeline(_Section):
 
 
 class HookNames(_Section):
-    """Module names for a model that the table of families does not know (spec 12)."""
+    """Module names of a model family (spec 12): `layers` below the decoder, the rest below one layer.
+
+    `mlp` and `attn` name the modules whose output is added to the residual stream, `down` the MLP's last projection.
+    """
 
     layers: str
     mlp: str
-    down: str
     attn: str
+    down: str
     gate: str | None = None
     up: str | None = None
+    act: str | None = None
 
 
 class ModelChoice(_Section):

@@ -13,7 +13,7 @@ from avalanche_llm.canon import Canon, load_canon
 from avalanche_llm.errors import UsageError
 
 _SLICE: Final = ("run", "pipeline.seq_len_tokens", "pipeline.burn_in_tokens", "pipeline.batch_windows", "models.{role}")
-_CALIBRATE: Final = (*_SLICE, "datasets.A", "events", "determinism")
+_CALIBRATE: Final = (*_SLICE, "datasets.A", "events", "determinism", "gains.baseline", "statistics.bootstrap_reps")
 _GRID: Final = (*_CALIBRATE, "gains", "statistics")
 _SELECT: Final = (*_GRID, "pipeline.gstar_method")
 

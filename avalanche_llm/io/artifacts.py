@@ -26,6 +26,8 @@ RECORD_NAME: Final = "run_record.json"
 CONFIG_NAME: Final = "config_resolved.yaml"
 SUBFOLDERS: Final = ("results", "figs", "tables", "logs", "cache")
 LOCK_NAME: Final = "cache/.lock"
+HELD_LOCKS: Final[dict[Path, int]] = {}
+"""Descriptors of the locks that this process holds, by run folder: the steps of one job share them."""
 MAX_RECORD_BYTES: Final = 64 * 2**20
 
 
@@ -78,7 +80,6 @@ class Run:
         self.record = record
         self._log = EventLog(folder / "logs" / "events.jsonl", folder.name)
         self._began = monotonic()
-        self._lock: int | None = None
 
     @property
     def run_id(self) -> str:
@@ -98,13 +99,13 @@ class Run:
         except BlockingIOError as error:
             os.close(descriptor)
             raise RunExists(f"{self.run_id} is being written by another process; wait for it to end") from error
-        self._lock = descriptor
+        HELD_LOCKS[self.folder.resolve()] = descriptor
 
     def release(self) -> None:
         """Give the lock back, whether the run completed or not."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        descriptor = HELD_LOCKS.pop(self.folder.resolve(), None)
+        if descriptor is not None:
+            os.close(descriptor)
 
     def log(self, event_type: str, **payload: Any) -> None:
         """One line in logs/events.jsonl."""

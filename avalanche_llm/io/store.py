@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from avalanche_llm.config import ResolvedConfig
-from avalanche_llm.errors import EnvironmentProblem, MissingArtifact, RunExists, SchemaError
+from avalanche_llm.errors import DeterminismError, EnvironmentProblem, MissingArtifact, RunExists, SchemaError
 from avalanche_llm.io.artifacts import CONFIG_NAME, RECORD_NAME, SUBFOLDERS, Run, read_record, verified_artifact
 from avalanche_llm.io.files import json_bytes
 from avalanche_llm.io.hashing import code_version, sha256_file
@@ -115,6 +115,11 @@ class RunStore:
             raise RunExists(f"{folder} is complete and stays as it is; change the config or use --run_id_mode timestamp_counter")
         if not allow_resume:
             raise RunExists(f"{folder} exists and is incomplete; continue it with --allow_resume")
+        if record["hashes"]["code_version"] != code_version():
+            raise DeterminismError(
+                f"{folder} was begun by code {record['hashes']['code_version']}, this is {code_version()}; "
+                "its parts cannot be mixed: remove the folder, or resume with the code that began it"
+            )
         return Run(folder, stage, record)
 
     def open_run(self, run_id: str) -> Run:

@@ -1,0 +1,139 @@
+"""From the events of one gain to its thresholds, its rasters' branching and its rows of the grid's tables (SCIENCE 3, 4).
+
+Everything here follows from the candidate events alone; the model is not needed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int64
+
+from avalanche_llm.events.collect import LayerTail
+from avalanche_llm.events.rate_match import Cell, RateTargets, Thresholds, check_rates, thresholds
+from avalanche_llm.events.spike import magnitude
+from avalanche_llm.metrics.branching import Branching, BranchingSums, branching, branching_sums
+from avalanche_llm.metrics.stats import percentile_interval
+from avalanche_llm.raster.build import count_raster, occupancy
+from avalanche_llm.settings import Events
+
+BOOTSTRAPPED = ("b_time", "b_depth", "b_tot", "delta_b_time", "delta_b_depth", "delta_b_tot", "delta_b_tot_shift")
+REPORTED = ("b_time", "b_depth", "b_tot", "b_time_perm", "b_depth_perm", "b_tot_perm", "b_tot_shift", *BOOTSTRAPPED[3:])
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The shape of a slice's rasters: sequences, first token that takes part, tokens that do."""
+
+    n_seq: int
+    first_token: int
+    n_tokens: int
+
+
+@dataclass(frozen=True)
+class GainRows:
+    """The rows of one gain, by table."""
+
+    tau: pd.DataFrame
+    sums: pd.DataFrame
+    metrics: pd.DataFrame
+
+
+def match_thresholds(tails: Sequence[LayerTail], targets: RateTargets) -> dict[Cell, Thresholds]:
+    """Exact thresholds of every cell from the candidates of one gain."""
+    found = {}
+    for cell in targets.r_star:
+        largest = [magnitude(tail.z, cell[0]) for tail in tails]
+        found[cell] = thresholds(largest, targets.wanted(cell), targets.n_samples)
+    return found
+
+
+def rows_of_gain(
+    tails: Sequence[LayerTail], targets: RateTargets, lattice: Lattice, weights: Int64[np.ndarray, "reps seq"], events: Events, *, g: float
+) -> GainRows:
+    """Thresholds (checked: RateMatchError), branching sums per sequence, and metrics with CIs, of one gain."""
+    matched = match_thresholds(tails, targets)
+    check_rates(matched, targets, events, gain=g)
+    tau, sums, metrics = [], [], []
+    for cell, found in matched.items():
+        spike_def, rate = cell
+        key = {"spike_def_id": spike_def, "target_rate": rate, "g": g}
+        counts = count_raster(
+            tails, found.tau, spike_def, n_seq=lattice.n_seq, first_token=lattice.first_token, n_tokens=lattice.n_tokens
+        )
+        sites = branching_sums(occupancy(counts))
+        tau.append(tau_rows(key, found, targets.r_star[cell], events))
+        sums.append(pd.DataFrame({**key, "seq_id": np.arange(lattice.n_seq), **sums_columns(sites)}))
+        metrics.append({**key, **_rates(found, targets.r_star[cell], events), **_raster(counts), **branching_columns(sites, weights)})
+    return GainRows(pd.concat(tau), pd.concat(sums), pd.DataFrame(metrics))
+
+
+def tau_rows(key: dict[str, object], found: Thresholds, r_star: np.ndarray, events: Events) -> pd.DataFrame:
+    """Rows of tau_rate_matched.parquet: a row a layer. Rates in events per (unit, token), tau in sigma."""
+    achieved = found.achieved_rate()
+    return pd.DataFrame(
+        {
+            **key,
+            "layer": np.arange(len(found.tau)),
+            "tau": found.tau,
+            "r_star": r_star,
+            "achieved_rate": achieved,
+            "abs_err": np.abs(achieved - r_star),
+            "rel_err": np.abs(achieved - r_star) / r_star,
+            "n_samples": found.n_samples,
+            "wanted_events": found.wanted,
+            "kept_events": found.kept,
+            "n_ties": found.ties,
+            "rate_match_pass": found.passed(r_star, events),
+        }
+    )
+
+
+def sums_columns(sums: BranchingSums) -> dict[str, np.ndarray]:
+    """Numerators, denominators and exact null numerators of each sequence."""
+    names = (
+        "n_sites",
+        "time_pairs",
+        "depth_pairs",
+        "perm_time_pairs",
+        "perm_depth_pairs",
+        "shift_time_pairs",
+        "shift_depth_pairs",
+    )
+    return {name: getattr(sums, name) for name in names}
+
+
+def branching_columns(sums: BranchingSums, weights: Int64[np.ndarray, "reps seq"]) -> dict[str, float]:
+    """Branching over its nulls with bootstrap intervals over sequences."""
+    point: Branching = branching(sums)
+    replicates: Branching = branching(sums, weights)
+    columns = {name: float(getattr(point, name)) for name in REPORTED}
+    for name in BOOTSTRAPPED:
+        interval = percentile_interval(getattr(replicates, name))
+        columns |= {f"{name}_ci_low": float(interval.low), f"{name}_ci_high": float(interval.high)}
+    return columns
+
+
+def _rates(found: Thresholds, r_star: np.ndarray, events: Events) -> dict[str, object]:
+    achieved = found.achieved_rate()
+    return {
+        "achieved_rate_mean": float(achieved.mean()),
+        "achieved_rate_max_abs_err": float(np.abs(achieved - r_star).max()),
+        "achieved_rate_max_rel_err": float((np.abs(achieved - r_star) / r_star).max()),
+        "rate_match_pass": bool(found.passed(r_star, events).all()),
+        "n_ties_max": int(found.ties.max()),
+    }
+
+
+def _raster(counts: np.ndarray) -> dict[str, object]:
+    total = int(counts.sum(dtype=np.int64))
+    first = int(counts[:, :, 0].sum(dtype=np.int64))
+    return {
+        "n_sequences": counts.shape[0],
+        "n_events": total,
+        "n_sites": int((counts > 0).sum()),
+        "occupancy": float((counts > 0).mean()),
+        "token0_event_share": first / total if total else float("nan"),
+        "silent": total == 0,
+    }

@@ -1,0 +1,60 @@
+"""Seeds and flags that make the same inputs give the same bytes, and the record of what could not be had."""
+
+import os
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from avalanche_llm.errors import DeterminismError
+from avalanche_llm.settings import Determinism
+
+
+@contextmanager
+def deterministic(settings: Determinism) -> Iterator[dict[str, Any]]:
+    """Seed python, numpy and torch, turn deterministic kernels on, and yield the record section of what was set.
+
+    A kernel without a deterministic version is listed under `unavailable` as it is met; with `strict` it ends the run
+    with DeterminismError. Previous torch flags come back on exit.
+    """
+    os.environ.setdefault("PYTHONHASHSEED", str(settings.seed))
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", settings.cublas_workspace_config)
+    random.seed(settings.seed)
+    np.random.seed(settings.seed)
+    torch.manual_seed(settings.seed)
+    before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=not settings.strict)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a write per buffer and guards against nothing here
+    record: dict[str, Any] = {"flags": _flags(), "unavailable": []}
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.filterwarnings("always", message=".*does not have a deterministic implementation.*")
+            yield record
+    except RuntimeError as error:
+        if "deterministic" in str(error):
+            raise DeterminismError(f"determinism.strict is on and {str(error).splitlines()[0]}") from error
+        raise
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filled
+    record["unavailable"] = sorted({str(item.message).splitlines()[0] for item in caught if "deterministic" in str(item.message)})
+    for item in caught:
+        if "deterministic" not in str(item.message):
+            warnings.warn_explicit(item.message, item.category, item.filename, item.lineno)
+
+
+def _flags() -> dict[str, Any]:
+    return {
+        "torch_deterministic_algorithms": True,
+        "torch_num_threads": torch.get_num_threads(),
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "cublas_workspace_config": os.environ["CUBLAS_WORKSPACE_CONFIG"],
+        "pythonhashseed": os.environ["PYTHONHASHSEED"],
+        "hash_randomization_in_process": bool(sys.flags.hash_randomization),
+    }

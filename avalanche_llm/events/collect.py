@@ -1,0 +1,156 @@
+"""The tail of one pass: per layer the largest z and |z| of the slice, from which every threshold and raster follows.
+
+A layer keeps a running lower bound for each spike definition: the depth-th largest v met so far. A sample below both
+bounds can never be an event, so each batch is compared with mu + bound * sigma unit by unit (one comparison a side, no
+z is computed), and only what passes is standardised and merged. Memory is that of the events and of one batch
+(SCIENCE section 3; spec 07).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+
+from avalanche_llm.errors import DataError
+from avalanche_llm.events.spike import magnitude
+from avalanche_llm.events.standardize import Standardizer
+from avalanche_llm.settings import SpikeDef
+
+# The prefilter compares u, the exact test compares z; float32 rounding may part them by a few units in the last place.
+SLACK: Final = 1e-5
+FIRST_BOUND: Final = 2.0
+"""Sigma. Low enough that one batch nearly always has the wanted number of samples above it, high enough to be rare."""
+
+
+@dataclass(frozen=True)
+class LayerTail:
+    """Candidate events of one layer in the order seq, token, unit: everything at or above either bound."""
+
+    seq: Int64[np.ndarray, " event"]
+    token: Int64[np.ndarray, " event"]
+    unit: Int64[np.ndarray, " event"]
+    z: Float32[np.ndarray, " event"]
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def where(self, keep: np.ndarray) -> "LayerTail":
+        return LayerTail(self.seq[keep], self.token[keep], self.unit[keep], self.z[keep])
+
+    def joined(self, other: "LayerTail") -> "LayerTail":
+        return LayerTail(
+            np.concatenate([self.seq, other.seq]),
+            np.concatenate([self.token, other.token]),
+            np.concatenate([self.unit, other.unit]),
+            np.concatenate([self.z, other.z]),
+        )
+
+
+EMPTY: Final = LayerTail(*(np.zeros(0, np.int64),) * 3, np.zeros(0, np.float32))
+
+
+class TailCollector:
+    """Feed it u of every layer and batch; afterwards `tails` holds what the deepest threshold needs, exactly.
+
+    depth[definition][layer]: how many of the largest v must be kept. Ties with the last of them are kept too.
+    """
+
+    def __init__(
+        self, standardizer: Standardizer, depth: Mapping[SpikeDef, Int64[np.ndarray, " layer"]], *, burn_in: int
+    ) -> None:
+        self._standardizer = standardizer
+        self._depth = depth
+        self._burn_in = burn_in
+        n_layers, self._d_ff = standardizer.mu.shape
+        self._tails = [EMPTY] * n_layers
+        self._fresh: list[list[LayerTail]] = [[] for _ in range(n_layers)]
+        self._bounds = [dict.fromkeys(depth, -np.inf) for _ in range(n_layers)]
+        self._first_seq = 0
+        self._seen = [0] * n_layers
+
+    def add(self, layer: int, u: Float[torch.Tensor, "batch token unit"]) -> None:
+        """Take from one layer's batch what may be among the largest."""
+        u = u[:, self._burn_in :]
+        self._seen[layer] += u.numel()
+        bounds = self._bounds[layer] if self._tails[layer] is not EMPTY else self._first_bounds(layer, u)
+        flat = self._candidates(layer, u, bounds)
+        values = u.reshape(-1)[flat]
+        unit = flat % self._d_ff
+        z = self._standardizer.z_at(layer, values, unit)
+        tokens = u.shape[1]
+        site = torch.div(flat, self._d_ff, rounding_mode="floor")
+        fresh = LayerTail(
+            torch.div(site, tokens, rounding_mode="floor").cpu().numpy() + self._first_seq,
+            (site % tokens).cpu().numpy() + self._burn_in,
+            unit.cpu().numpy(),
+            z.cpu().numpy(),
+        )
+        self._fresh[layer].append(fresh.where(_at_or_above(fresh.z, bounds)))
+
+    def end_batch(self, next_first_seq: int) -> None:
+        """Merge what the batch brought and raise the bounds; windows that follow count from `next_first_seq`."""
+        for layer, fresh in enumerate(self._fresh):
+            tail = self._tails[layer]
+            for part in fresh:
+                tail = tail.joined(part)
+            bounds = {spike_def: _bound(tail.z, spike_def, int(depth[layer])) for spike_def, depth in self._depth.items()}
+            self._bounds[layer] = bounds
+            self._tails[layer] = tail.where(_at_or_above(tail.z, bounds))
+            fresh.clear()
+        self._first_seq = next_first_seq
+
+    @property
+    def tails(self) -> list[LayerTail]:
+        """The candidates of every layer. Raises DataError if a layer saw fewer samples than it must keep."""
+        for layer, seen in enumerate(self._seen):
+            if seen < max(int(depth[layer]) for depth in self._depth.values()):
+                raise DataError(f"layer {layer} saw {seen} samples, fewer than the deepest threshold needs")
+        return self._tails
+
+    @property
+    def n_samples(self) -> int:
+        """Samples a layer: windows x tokens x units."""
+        return self._seen[0]
+
+    def _first_bounds(self, layer: int, u: torch.Tensor) -> dict[SpikeDef, float]:
+        """For a first batch: FIRST_BOUND where it leaves enough candidates, else no bound.
+
+        Any bound is valid that at least `depth` samples of the slice reach, so the result does not depend on the choice.
+        """
+        z = self._standardizer.z(layer, u)
+        bounds = {}
+        for spike_def, depth in self._depth.items():
+            reached = int((magnitude(z, spike_def) >= FIRST_BOUND).sum())
+            bounds[spike_def] = FIRST_BOUND if reached >= int(depth[layer]) else -np.inf
+        return bounds
+
+    def _candidates(self, layer: int, u: torch.Tensor, bounds: Mapping[SpikeDef, float]) -> torch.Tensor:
+        """Flat indices of samples that may reach a bound."""
+        mu, scale = self._standardizer.mu[layer], self._standardizer.scale[layer]
+        reached = u > mu + _loosened(min(bounds.values())) * scale - SLACK * mu.abs()
+        lower = bounds.get("SPIKE_TWO_SIDED_ABS")
+        if lower is not None:
+            reached |= u < mu - _loosened(lower) * scale + SLACK * mu.abs()
+        return reached.reshape(-1).nonzero().squeeze(1)
+
+
+def _loosened(bound: float) -> float:
+    return bound - SLACK * max(1.0, abs(bound)) if np.isfinite(bound) else bound
+
+
+def _at_or_above(z: np.ndarray, bounds: Mapping[SpikeDef, float]) -> np.ndarray:
+    keep = np.zeros(len(z), dtype=bool)
+    for spike_def, bound in bounds.items():
+        keep |= magnitude(z, spike_def) >= bound
+    return keep
+
+
+def _bound(z: np.ndarray, spike_def: SpikeDef, depth: int) -> float:
+    """The depth-th largest v so far, or no bound while there are fewer."""
+    if len(z) < depth:
+        return -np.inf
+    v = magnitude(z, spike_def)
+    return float(np.partition(v, len(v) - depth)[len(v) - depth])

@@ -1,0 +1,66 @@
+"""The sparse activations as a table: one row a candidate event, enough to re-threshold without the model (spec 07).
+
+Columns: gain_id (place of g in the grid), g, seq_id, layer, token, unit, z (sigma). Rows in that order.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from avalanche_llm.errors import MissingArtifact
+from avalanche_llm.events.collect import LayerTail
+
+SCHEMA: Final = pa.schema(
+    [
+        ("gain_id", pa.int16()),
+        ("g", pa.float64()),
+        ("seq_id", pa.int32()),
+        ("layer", pa.int16()),
+        ("token", pa.int32()),
+        ("unit", pa.int32()),
+        ("z", pa.float32()),
+    ]
+)
+
+
+def tails_to_table(tails: Sequence[LayerTail], *, gain_id: int, gain: float) -> pa.Table:
+    """The candidates of one pass as rows sorted by sequence, layer, token, unit."""
+    layer = np.repeat(np.arange(len(tails)), [len(tail) for tail in tails])
+    seq, token, unit, z = (
+        np.concatenate([getattr(tail, name) for tail in tails]) for name in ("seq", "token", "unit", "z")
+    )
+    order = np.lexsort((unit, token, layer, seq))
+    columns = [np.full(len(z), gain_id), np.full(len(z), gain), seq[order], layer[order], token[order], unit[order], z[order]]
+    return pa.table([pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+
+
+def table_to_tails(table: pa.Table, *, n_layers: int) -> list[LayerTail]:
+    """The inverse of `tails_to_table` for the rows of one gain."""
+    layer, seq, token, unit, z = (table[name].to_numpy() for name in ("layer", "seq_id", "token", "unit", "z"))
+    order = np.argsort(layer, kind="stable")
+    starts = np.searchsorted(layer[order], np.arange(n_layers + 1))
+    return [
+        LayerTail(seq[rows].astype(np.int64), token[rows].astype(np.int64), unit[rows].astype(np.int64), z[rows])
+        for rows in (order[low:high] for low, high in zip(starts[:-1], starts[1:], strict=True))
+    ]
+
+
+def read_events(path: Path) -> pa.Table:
+    """The table of an events file. Raises MissingArtifact if it is no such table."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise MissingArtifact(f"{path} cannot be read as an event table: {error}") from error
+    if not table.schema.equals(SCHEMA):
+        raise MissingArtifact(f"{path}: expected columns {SCHEMA.names}, found {table.schema.names}")
+    return table
+
+
+def rows_of_gain(table: pa.Table, gain_id: int) -> pa.Table:
+    """The rows of one gain."""
+    return table.filter(pc.equal(table["gain_id"], pa.scalar(gain_id, pa.int16())))

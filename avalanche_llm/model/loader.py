@@ -1,0 +1,127 @@
+"""Loading a decoder from a hub id or a local folder: safetensors only, no remote code, every parameter on one device."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+from torch import nn
+
+from avalanche_llm.errors import DeterminismError, EnvironmentProblem
+from avalanche_llm.io.hashing import CHECKPOINT_SUFFIXES, sha256_tree
+from avalanche_llm.model.families import find_layers, find_modules, hook_names, input_width
+from avalanche_llm.settings import HookNames, ModelChoice
+
+DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A decoder ready to be measured. `causal` has the language-model head, `decoder` has not."""
+
+    causal: nn.Module
+    decoder: nn.Module
+    tokenizer: Any
+    names: HookNames
+    layers: tuple[nn.Module, ...]
+    device: torch.device
+    identity: dict[str, Any]
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def d_ff(self) -> int:
+        return input_width(self.modules("down")[0])
+
+    def modules(self, which: str) -> list[nn.Module]:
+        """One module a layer: `which` is mlp, attn or down."""
+        return find_modules(list(self.layers), str(getattr(self.names, which)))
+
+
+def local_folder(hf_id: str) -> Path | None:
+    """The local folder that an id stands for, or None for a hub id.
+
+    An id that looks like a path, or whose first part is a folder here, is meant locally and must exist.
+    """
+    path = Path(hf_id).expanduser()
+    if path.is_dir():
+        return path
+    meant_locally = path.is_absolute() or hf_id.startswith(".") or hf_id.count("/") > 1 or path.parts[0] in ("models", "~")
+    if meant_locally or (len(path.parts) > 1 and Path(path.parts[0]).is_dir()):
+        raise EnvironmentProblem(f"model folder {hf_id} does not exist; `make model` fetches the demo's, or check models.*.hf_id")
+    return None
+
+
+def check_device(device: str) -> torch.device:
+    """The torch device, if this machine has it. Raises EnvironmentProblem otherwise."""
+    wanted = torch.device(device)
+    if wanted.type == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentProblem(f"--device {device} needs a CUDA GPU and none is visible; use --device cpu --dtype fp32")
+    if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
+        raise EnvironmentProblem(f"--device {device}: only {torch.cuda.device_count()} GPUs are visible")
+    return wanted
+
+
+def load_tokenizer(choice: ModelChoice) -> Any:
+    """The tokenizer of a model, without its weights."""
+    return _from_pretrained(transformers.AutoTokenizer, choice)
+
+
+def content_sha256(choice: ModelChoice) -> str | None:
+    """Hash of a local checkpoint's content; None for a hub id, which its revision identifies."""
+    folder = local_folder(choice.hf_id)
+    return None if folder is None else sha256_tree(folder, CHECKPOINT_SUFFIXES)
+
+
+def load_model(choice: ModelChoice, *, role: str, device: str, dtype: str) -> LoadedModel:
+    """Load, place and check a model. Raises EnvironmentProblem, UnsupportedModel, or DeterminismError for bad weights."""
+    place = check_device(device)
+    causal = _from_pretrained(
+        transformers.AutoModelForCausalLM, choice, dtype=DTYPES[dtype], use_safetensors=True, low_cpu_mem_usage=True
+    )
+    decoder = causal.base_model
+    names = hook_names(causal.config.model_type, choice.hooks)
+    try:
+        causal = causal.to(place).eval().requires_grad_(False)
+    except torch.OutOfMemoryError as error:
+        raise EnvironmentProblem(f"{choice.hf_id} does not fit on {device} as {dtype}; nothing is offloaded to the CPU") from error
+    strays = [name for name, tensor in _tensors(causal) if tensor.device.type != place.type]
+    if strays:
+        raise EnvironmentProblem(f"{len(strays)} tensors of {choice.hf_id} are not on {device} (first: {strays[0]}); refusing to offload")
+    broken = [name for name, parameter in causal.named_parameters() if not torch.isfinite(parameter).all()]
+    if broken:
+        raise DeterminismError(f"{choice.hf_id} has NaN or infinite weights in {broken[0]}; the checkpoint is damaged")
+    layers = tuple(find_layers(decoder, names))
+    identity = {
+        "role": role,
+        "id": choice.hf_id,
+        "revision": getattr(causal.config, "_commit_hash", None) or choice.revision,
+        "content_sha256": content_sha256(choice),
+        "n_layers": len(layers),
+        "d_ff": input_width(find_modules(list(layers), names.down)[0]),
+        "device": device,
+        "dtype": dtype,
+    }
+    return LoadedModel(causal, decoder, load_tokenizer(choice), names, layers, place, identity)
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
+
+
+def _from_pretrained(auto: Any, choice: ModelChoice, **options: Any) -> Any:
+    folder = local_folder(choice.hf_id)
+    try:
+        return auto.from_pretrained(
+            str(folder or choice.hf_id),
+            revision=None if folder else choice.revision,
+            local_files_only=folder is not None,
+            trust_remote_code=False,
+            **options,
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise EnvironmentProblem(f"model {choice.hf_id!r} cannot be loaded: {reason}") from error

@@ -1,0 +1,91 @@
+"""Phase 1: mean and spread of every unit at g = 1, and the target rate of every layer (spec 11, S01)."""
+
+import numpy as np
+import torch
+
+from avalanche_llm.datasets import TokenSlice
+from avalanche_llm.events.rate_match import RateTargets, rate_targets
+from avalanche_llm.events.spike import magnitude
+from avalanche_llm.events.standardize import CalibrationStats, RunningMoments, Standardizer
+from avalanche_llm.io.files import json_bytes, npz, raw
+from avalanche_llm.model.forward import forward_pass
+from avalanche_llm.model.gain import GainPlan
+from avalanche_llm.model.hooks import OnInput
+from avalanche_llm.model.loader import LoadedModel
+from avalanche_llm.phases.context import CALIBRATION_SLICE, Job
+from avalanche_llm.progress import Advance, progress
+from avalanche_llm.settings import Settings, SpikeDef
+
+
+def calibrate(job: Job) -> str:
+    """Run phase 1 and return its run id. Two passes over the calibration slice: moments, then rates over tau0."""
+    run = job.begin("PHASE1_CALIBRATE")
+    with job.guard(run):
+        model = job.model(run)
+        calibration = job.use(run, job.slices_of_a(run, model)[CALIBRATION_SLICE])
+        run.describe(conditions=[{"g": job.settings.gains.baseline}])
+        with progress("calibration", 2 * len(calibration.windows)) as advance:
+            moments = RunningMoments(model.n_layers, burn_in=job.settings.pipeline.burn_in_tokens)
+            seconds = _baseline_pass(model, calibration, job.settings, moments.add, advance)
+            stats = moments.finish()
+            counter = _OverTau0(stats, model, job.settings)
+            seconds += _baseline_pass(model, calibration, job.settings, counter.add, advance)
+        targets = rate_targets(counter.counts(), stats.n_samples * model.d_ff, job.settings.events)
+        run.time("forward_s", seconds)
+        run.log("calibrated", silent_units=stats.silent_units(job.settings.events.eps), n_samples=targets.n_samples)
+        run.save("calibration_stats", npz({"mu": stats.mu, "sigma": stats.sigma, "n_samples": np.int64(stats.n_samples)}))
+        run.save("rate_targets", raw(json_bytes(targets_as_json(targets, stats, job.settings))))
+    run.complete()
+    return run.run_id
+
+
+def _baseline_pass(model: LoadedModel, data: TokenSlice, settings: Settings, on_input: OnInput, advance: Advance) -> float:
+    plan = GainPlan.uniform("MLP", settings.gains.baseline, model.n_layers)
+    report = forward_pass(
+        model, data.windows, plan=plan, batch_windows=settings.pipeline.batch_windows, on_input=on_input, advance=advance
+    )
+    return report.seconds
+
+
+class _OverTau0:
+    """Counts v > tau0 in each layer, for each spike definition, without leaving the device."""
+
+    def __init__(self, stats: CalibrationStats, model: LoadedModel, settings: Settings) -> None:
+        self._standardizer = Standardizer.of(stats, eps=settings.events.eps, device=model.device)
+        self._tau0, self._burn_in = settings.events.tau0_baseline, settings.pipeline.burn_in_tokens
+        self._counts = {
+            spike_def: torch.zeros(model.n_layers, dtype=torch.int64, device=model.device) for spike_def in settings.events.spike_defs
+        }
+
+    def add(self, layer: int, u: torch.Tensor) -> None:
+        z = self._standardizer.z(layer, u[:, self._burn_in :])
+        for spike_def, counts in self._counts.items():
+            counts[layer] += (magnitude(z, spike_def) > self._tau0).sum()
+
+    def counts(self) -> dict[SpikeDef, np.ndarray]:
+        return {spike_def: counts.cpu().numpy() for spike_def, counts in self._counts.items()}
+
+
+def targets_as_json(targets: RateTargets, stats: CalibrationStats, settings: Settings) -> dict[str, object]:
+    """rate_targets.json: rates in events per (unit, token), in the order of the layers."""
+    return {
+        "n_samples_per_layer": targets.n_samples,
+        "tau0_baseline": settings.events.tau0_baseline,
+        "eps": settings.events.eps,
+        "silent_units": stats.silent_units(settings.events.eps),
+        "spike_defs": [
+            {
+                "spike_def_id": spike_def,
+                "r_base": rates.tolist(),
+                "targets": [
+                    {
+                        "target_rate": target,
+                        "r_star": targets.r_star[spike_def, target].tolist(),
+                        "wanted_events": targets.wanted((spike_def, target)).tolist(),
+                    }
+                    for target in settings.events.target_rates
+                ],
+            }
+            for spike_def, rates in targets.r_base.items()
+        ],
+    }
