@@ -12,7 +12,6 @@ import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from time import monotonic
 from typing import Any, Final
 
 from avalanche_llm.errors import MissingArtifact, RunExists, SchemaError
@@ -79,7 +78,6 @@ class Run:
         self.stage = stage
         self.record = record
         self._log = EventLog(folder / "logs" / "events.jsonl", folder.name)
-        self._began = monotonic()
 
     @property
     def run_id(self) -> str:
@@ -157,7 +155,6 @@ class Run:
         missing = [name for name in self.stage.artifacts if not self.holds(name)]
         if missing:
             raise SchemaError(f"{self.run_id} cannot be completed: {', '.join(missing)} not written")
-        self.time("total_s", monotonic() - self._began)
         self.log("stage_complete", artifacts=sorted(self.record["artifacts"]))
         self.log("end", status="complete")
         self.record |= {"stage_status": "complete", "completed_utc": utc_now()}
@@ -167,6 +164,14 @@ class Run:
         for leftover in self.folder.rglob(f"{TEMPORARY_PREFIX}*"):
             leftover.unlink()
         make_read_only(self.folder)
+
+    def interrupted(self, error: BaseException) -> None:
+        """Say in the log, if it can still be written, why the run ended early, and give the lock back."""
+        try:
+            self.log("end", status="interrupted", error=f"{type(error).__name__}: {error}")
+        except OSError:
+            pass  # the disk is full or the folder is gone: the record already says that the run is incomplete
+        self.release()
 
     def _write_record(self) -> None:
         validate_run_record(self.record, f"record of {self.run_id}")

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -122,6 +121,16 @@ class RunStore:
             )
         return Run(folder, stage, record)
 
+    def state(self, run_id: str) -> str:
+        """What is there under a run id: new, incomplete, complete, or damaged."""
+        folder = self.root / run_id
+        if not folder.exists():
+            return "new"
+        try:
+            return "complete" if read_record(folder)["stage_status"] == "complete" else "incomplete"
+        except SchemaError:
+            return "damaged"
+
     def open_run(self, run_id: str) -> Run:
         """An incomplete run that another step of the same job began, without taking its lock."""
         folder = self.root / check_run_id(run_id)
@@ -225,4 +234,4 @@ def writable(folder: Path) -> bool:
     """Whether a file could be made in `folder` or in the nearest parent of it that exists."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    return folder.is_dir() and os.access(folder, os.W_OK | stat.S_IXUSR)
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)

@@ -23,8 +23,8 @@ the overlap of two independent random subsets is hypergeometric.
 
 A shift keeps the R pairs of the ring and opens the ring at another place, each of the other T - 1 equally
 likely. The relative shift of two layers is 0 with probability 1 / (T - 1) and each other value with
-(T - 2) / (T - 1)^2, and the overlaps over all relative shifts sum to k[l] k[l+1]. T = 1 has no non-zero shift:
-the null is the raster itself.
+(T - 2) / (T - 1)^2, and the overlaps over all relative shifts sum to k[l] k[l+1]. T = 1 has no non-zero
+shift: the null is the raster itself.
 """
 
 from dataclasses import dataclass, fields
@@ -116,7 +116,7 @@ def branching(sums: BranchingSums, weights: Int64[np.ndarray, "reps seq"] | None
     """Pooled branching: sums of numerators over the sum of denominators, `[*cond]`.
 
     With bootstrap weights every replicate is pooled with them, `[*cond, reps]`. The expectation is taken off
-    within the replicate, so an interval of delta_b carries the spread of observed and expected pairs together.
+    within the replicate, so an interval of delta_b has the spread of observed and expected pairs together.
     A raster (or replicate) without an occupied site gives NaN throughout.
     """
     sites = _pool(sums.n_sites, weights)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from avalanche_llm.errors import SchemaError
 
@@ -27,7 +27,7 @@ TIE_SLACK: Final = 1e-12
 
 @dataclass(frozen=True)
 class Interval:
-    """A percentile interval in the metric's units, over n_valid replicates; NaN bounds where there is none."""
+    """A percentile interval in the metric's units over n_valid replicates; NaN bounds where there is none."""
 
     low: FloatLike
     high: FloatLike
@@ -71,7 +71,7 @@ def exceedance_p(observed: FloatLike, draws: Float[np.ndarray, "*cond reps"]) ->
     NaN where the observed value or any of its draws is NaN.
     """
     observed = np.asarray(observed, dtype=np.float64)
-    return _p_value(draws >= observed[..., None], missing=np.isnan(observed) | np.isnan(draws).any(axis=-1))
+    return _p_value(draws >= observed[..., None], observed, draws)
 
 
 def two_sided_p(observed: FloatLike, draws: Float[np.ndarray, "*cond reps"], mean: FloatLike) -> FloatLike:
@@ -80,10 +80,8 @@ def two_sided_p(observed: FloatLike, draws: Float[np.ndarray, "*cond reps"], mea
     Deviations that differ by rounding only are ties and count. NaN where anything that enters is NaN.
     """
     observed, mean = np.asarray(observed, dtype=np.float64), np.asarray(mean, dtype=np.float64)
-    slack = TIE_SLACK * np.maximum(np.abs(observed), np.abs(mean))
-    reach = np.abs(observed - mean) - slack
-    missing = np.isnan(observed) | np.isnan(mean) | np.isnan(draws).any(axis=-1)
-    return _p_value(np.abs(draws - mean[..., None]) >= reach[..., None], missing=missing)
+    reach = np.abs(observed - mean) - TIE_SLACK * np.maximum(np.abs(observed), np.abs(mean))
+    return _p_value(np.abs(draws - mean[..., None]) >= reach[..., None], reach, draws)
 
 
 def z_score(observed: FloatLike, mean: FloatLike, sd: FloatLike) -> FloatLike:
@@ -103,9 +101,11 @@ def _quantile(
     return np.asarray(low + (q * last - below) * (high - low))
 
 
-def _p_value(extreme: np.ndarray, *, missing: np.ndarray) -> FloatLike:
-    reps = extreme.shape[-1]
-    return _native(np.where(missing, np.nan, (1.0 + np.count_nonzero(extreme, axis=-1)) / (1.0 + reps)))
+def _p_value(
+    extreme: Bool[np.ndarray, "*cond reps"], observed: FloatLike, draws: Float[np.ndarray, "*cond reps"]
+) -> FloatLike:
+    p = (1.0 + np.count_nonzero(extreme, axis=-1)) / (1.0 + extreme.shape[-1])
+    return _native(np.where(np.isnan(observed) | np.isnan(draws).any(axis=-1), np.nan, p))
 
 
 def _native(value: Float64[np.ndarray, "*cond"]) -> FloatLike:

@@ -79,6 +79,7 @@ def content_sha256(choice: ModelChoice) -> str | None:
 def load_model(choice: ModelChoice, *, role: str, device: str, dtype: str) -> LoadedModel:
     """Load, place and check a model. Raises EnvironmentProblem, UnsupportedModel, or DeterminismError for bad weights."""
     place = check_device(device)
+    transformers.utils.logging.disable_progress_bar()
     causal = _from_pretrained(
         transformers.AutoModelForCausalLM, choice, dtype=DTYPES[dtype], use_safetensors=True, low_cpu_mem_usage=True
     )

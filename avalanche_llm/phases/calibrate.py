@@ -12,7 +12,8 @@ from avalanche_llm.model.forward import forward_pass
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.hooks import OnInput
 from avalanche_llm.model.loader import LoadedModel
-from avalanche_llm.phases.context import CALIBRATION_SLICE, Job
+from avalanche_llm.phases.context import CALIBRATION_SLICE, guard, open_model, slices_of_a, use_slice
+from avalanche_llm.phases.job import Job
 from avalanche_llm.progress import Advance, progress
 from avalanche_llm.settings import Settings, SpikeDef
 
@@ -20,9 +21,9 @@ from avalanche_llm.settings import Settings, SpikeDef
 def calibrate(job: Job) -> str:
     """Run phase 1 and return its run id. Two passes over the calibration slice: moments, then rates over tau0."""
     run = job.begin("PHASE1_CALIBRATE")
-    with job.guard(run):
-        model = job.model(run)
-        calibration = job.use(run, job.slices_of_a(run, model)[CALIBRATION_SLICE])
+    with guard(job, run):
+        model = open_model(job, run)
+        calibration = use_slice(job, run, slices_of_a(job, model)[CALIBRATION_SLICE])
         run.describe(conditions=[{"g": job.settings.gains.baseline}])
         with progress("calibration", 2 * len(calibration.windows)) as advance:
             moments = RunningMoments(model.n_layers, burn_in=job.settings.pipeline.burn_in_tokens)

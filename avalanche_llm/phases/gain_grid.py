@@ -21,7 +21,8 @@ from avalanche_llm.io.files import parquet, write_atomically
 from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.model.forward import forward_pass
 from avalanche_llm.model.gain import GainPlan
-from avalanche_llm.phases.context import CALIBRATION_SLICE, Job
+from avalanche_llm.phases.context import CALIBRATION_SLICE, guard, open_model, slices_of_a, use_slice
+from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.upstream_files import calibration_stats, rate_targets_of
 from avalanche_llm.progress import progress
 from avalanche_llm.settings import Settings
@@ -49,7 +50,7 @@ def gain_grid(job: Job) -> str:
 def plan_grid(job: Job) -> GridPlan:
     """Begin the run and say which gains have no readable part file yet."""
     run = job.begin("PHASE2_GAIN_GRID")
-    with job.guard(run):
+    with guard(job, run):
         run.describe(conditions=[{"gain_id": index, "g": gain} for index, gain in enumerate(job.settings.gains.grid)])
         missing = tuple(gain for gain in job.settings.gains.grid if not _is_measured(run, gain))
     return GridPlan(run.run_id, missing)
@@ -58,12 +59,12 @@ def plan_grid(job: Job) -> GridPlan:
 def measure_gain(job: Job, run_id: str, gain: float) -> Path:
     """One forward pass over the calibration slice at `gain`; the path of the part file with its candidate events."""
     run = job.store.open_run(run_id)
-    with job.guard(run):
+    with guard(job, run):
         upstream = job.upstream(CALIBRATE)
-        model = job.model(run, upstream)
-        calibration = job.slices_of_a(run, model, upstream)[CALIBRATION_SLICE]
+        model = open_model(job, run, upstream)
+        calibration = slices_of_a(job, model, upstream)[CALIBRATION_SLICE]
         if CALIBRATION_SLICE not in run.record["dataset"]:
-            job.use(run, calibration)
+            use_slice(job, run, calibration)
         targets, settings = rate_targets_of(upstream), job.settings
         collector = TailCollector(
             Standardizer.of(calibration_stats(upstream), eps=settings.events.eps, device=model.device),
@@ -92,7 +93,7 @@ def measure_gain(job: Job, run_id: str, gain: float) -> Path:
 def publish_grid(job: Job, run_id: str) -> None:
     """Thresholds, branching and metrics of every gain from the part files; checks; the run becomes complete."""
     run = job.store.open_run(run_id)
-    with job.guard(run):
+    with guard(job, run):
         began = monotonic()
         grid = job.settings.gains.grid
         parts = [read_events(part_file(run, gain)) for gain in grid]

@@ -9,7 +9,8 @@ from avalanche_llm.io.files import json_bytes, raw
 from avalanche_llm.metrics.branching import BranchingSums, branching
 from avalanche_llm.metrics.gstar import choose_gstar, refuse_task_metrics
 from avalanche_llm.metrics.stats import bootstrap_weights
-from avalanche_llm.phases.context import Job
+from avalanche_llm.phases.context import guard
+from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.upstream_files import frame
 from avalanche_llm.settings import Statistics
 
@@ -19,7 +20,7 @@ GRID = "PHASE2_GAIN_GRID"
 def select_gstar(job: Job) -> str:
     """Run the selection and return its run id. The model is not needed."""
     run = job.begin("PHASE2_SELECT_GSTAR")
-    with job.guard(run):
+    with guard(job, run):
         upstream = job.upstream(GRID)
         run.describe(model=upstream.record["model"], dataset=upstream.record["dataset"])
         sums = frame(upstream, "branching_sums")
@@ -28,7 +29,7 @@ def select_gstar(job: Job) -> str:
         chosen = {
             "method": job.settings.pipeline.gstar_method,
             "dataset_role": "A",
-            "inputs": {"run_id_s02": upstream.run_id, "columns": sorted(sums.columns)},
+            "inputs": sorted(sums.columns),
             "grid": sorted(float(gain) for gain in sums["g"].unique()),
             "bootstrap_reps": job.settings.statistics.bootstrap_reps,
             "selections": selections,

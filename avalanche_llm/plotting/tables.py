@@ -2,10 +2,11 @@
 
     rows -> from_rows -> validate -> to_csv_bytes, to_parquet_bytes
 
-Both files hold the same rows in the order of the expected keys, and the same frame gives the same bytes: LF line
-ends, floats as their shortest exact decimal, no index, no timestamps. "No value" is NaN in a float column and null
-in a string column; both are an empty CSV field, which is why an empty string is refused. Infinity is a value, but
-not one that a column without gaps may hold. An empty field is the only missing mark, so read the CSV with
+Both files hold the same rows in the order of the expected keys, and the same frame gives the same bytes: LF
+line ends, floats as their shortest exact decimal, no index, no timestamps. "No value" is NaN in a float
+column and null in a string column; both are an empty CSV field, which is why an empty string is refused.
+Infinity is a value, but a column that is not nullable may not hold it. An empty field is the only missing
+mark, so read the CSV with
 `pandas.read_csv(..., keep_default_na=False, na_values=[""], float_precision="round_trip")`.
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Bool
 
 from avalanche_llm.errors import SchemaError
 from avalanche_llm.plotting.schemas import Column, DType, TableSchema
@@ -44,8 +46,8 @@ _ARROW_TYPES: Final[Mapping[DType, pa.DataType]] = MappingProxyType(
 def from_rows(rows: Iterable[Mapping[str, object]], schema: TableSchema) -> pd.DataFrame:
     """A frame with the columns and dtypes of `schema` from one mapping a row, in the order given.
 
-    None stands for no value in string and float columns. Raises SchemaError, naming table, row and column, where
-    a row lacks a column, has one too many, or holds a value of another type: nothing is cast silently.
+    None stands for no value in string and float columns. Raises SchemaError, naming table, row and column,
+    where a row lacks a column, has one too many, or holds a value of another type: nothing is cast silently.
     """
     listed = list(rows)
     for row in listed:
@@ -66,9 +68,9 @@ def from_rows(rows: Iterable[Mapping[str, object]], schema: TableSchema) -> pd.D
 def validate(frame: pd.DataFrame, schema: TableSchema, expected_keys: Iterable[Key]) -> pd.DataFrame:
     """The same rows in the order of `expected_keys`, with a fresh index; `frame` is left as it is.
 
-    Checked: exact column names and order, exact dtypes, no NaN, null or infinity where a column is not nullable,
-    no empty or multi-line string, and every expected key (a tuple in the order of `schema.key`, floats compared
-    exactly) present once and no other. Raises SchemaError naming table, row key and column.
+    Checked: exact column names and order, exact dtypes, no NaN, null or infinity where a column is not
+    nullable, no empty or multi-line string, and every expected key (a tuple in the order of `schema.key`,
+    floats compared exactly) present once and no other. Raises SchemaError naming table, row key and column.
     """
     _check_columns(frame, schema)
     for column in schema.columns:
@@ -82,9 +84,10 @@ def validate(frame: pd.DataFrame, schema: TableSchema, expected_keys: Iterable[K
         ("is not expected", [key for key in found if key not in set(expected)]),
     ):
         if keys:
+            row = _describe(dict(zip(schema.key, keys[0], strict=False)), schema)
             raise SchemaError(
-                f"{schema.table_id}, row {_describe(dict(zip(schema.key, keys[0], strict=False)), schema)}: key "
-                f"{problem} ({len(keys)} such; {len(expected)} rows expected, {len(found)} found)"
+                f"{schema.table_id}, row {row}: key {problem} "
+                f"({len(keys)} such; {len(expected)} rows expected, {len(found)} found)"
             )
     position = {key: index for index, key in enumerate(found)}
     return frame.iloc[[position[key] for key in expected]].reset_index(drop=True)
@@ -96,7 +99,7 @@ def to_csv_bytes(frame: pd.DataFrame) -> bytes:
 
 
 def to_parquet_bytes(frame: pd.DataFrame, schema: TableSchema) -> bytes:
-    """Parquet (zstd) of a validated frame; every field carries `unit` and `meaning`, the schema `table_id` and `key`.
+    """Parquet (zstd) of a validated frame; metadata: `unit` and `meaning` per field, `table_id` and `key`.
 
     No pandas block is written, since it records library versions. Raises SchemaError for other columns.
     """
@@ -134,7 +137,7 @@ def _cell(value: object) -> str:
 def _check_type(row: Mapping[str, object], column: Column, schema: TableSchema) -> None:
     value = row[column.name]
     accepted = isinstance(value, _PYTHON_TYPES[column.dtype]) and (
-        column.dtype == "bool" or not isinstance(value, bool | np.bool_)  # bool is an int to Python, not to a table
+        column.dtype == "bool" or not isinstance(value, bool | np.bool_)  # to Python a bool is an int
     )
     if not (accepted or (value is None and column.dtype in ("string", "float64"))):
         raise SchemaError(
@@ -153,13 +156,13 @@ def _check_columns(frame: pd.DataFrame, schema: TableSchema) -> None:
             raise SchemaError(f"{schema.table_id}, every row: column {name} is not in the schema")
     for place, (name, expected) in enumerate(zip(found, schema.names, strict=False)):
         if name != expected:
-            raise SchemaError(f"{schema.table_id}, every row: column {place} is {name}, expected {expected} there")
+            raise SchemaError(f"{schema.table_id}, every row: column {place} is {name}, expected {expected}")
     if len(found) != len(schema.names):
         raise SchemaError(f"{schema.table_id}, every row: column {found[-1]} appears more than once")
     for column in schema.columns:
         dtype = frame[column.name].dtype
-        right = isinstance(dtype, pd.StringDtype) if column.dtype == "string" else dtype == np.dtype(column.dtype)
-        if not right:
+        text = column.dtype == "string"
+        if not (isinstance(dtype, pd.StringDtype) if text else dtype == np.dtype(column.dtype)):
             raise SchemaError(
                 f"{schema.table_id}, every row: column {column.name} must be {column.dtype}, found {dtype}"
             )
@@ -167,22 +170,27 @@ def _check_columns(frame: pd.DataFrame, schema: TableSchema) -> None:
 
 def _check_values(frame: pd.DataFrame, column: Column, schema: TableSchema) -> None:
     values = frame[column.name]
-    empty = values.isna().to_numpy(dtype=bool)
+    present = values.notna().to_numpy(dtype=bool)
     if not column.nullable:
-        bad = ~np.isfinite(values.to_numpy()) if column.dtype == "float64" else empty
-        if bad.any():
-            place = int(np.argmax(bad))
-            raise SchemaError(
-                f"{schema.table_id}, row {_describe(frame.iloc[place].to_dict(), schema)}: column {column.name} must "
-                f"hold a value, found {values.iloc[place]} ({int(bad.sum())} such of {len(frame)} rows)"
-            )
+        good = np.isfinite(values.to_numpy()) if column.dtype == "float64" else present
+        _demand(good, frame, column, schema, "hold a value")
     if column.dtype == "string":
-        for place, text in enumerate(values):
-            if not empty[place] and (not text or not text.isprintable()):
-                raise SchemaError(
-                    f"{schema.table_id}, row {_describe(frame.iloc[place].to_dict(), schema)}: column {column.name} "
-                    f"must be one line of text or null, found {text!r}"
-                )
+        one_line = np.array([bool(text) and text.isprintable() for text in values[present]], dtype=bool)
+        good = ~present
+        good[present] = one_line
+        _demand(good, frame, column, schema, "hold one line of text or null")
+
+
+def _demand(
+    good: Bool[np.ndarray, " row"], frame: pd.DataFrame, column: Column, schema: TableSchema, what: str
+) -> None:
+    if not good.all():
+        place = int(np.argmin(good))
+        row = frame.iloc[place].to_dict()
+        raise SchemaError(
+            f"{schema.table_id}, row {_describe(row, schema)}: column {column.name} must {what}, found "
+            f"{row[column.name]!r} ({int((~good).sum())} such of {len(frame)} rows)"
+        )
 
 
 def _keys(frame: pd.DataFrame, schema: TableSchema) -> list[Key]:

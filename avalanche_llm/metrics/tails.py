@@ -1,0 +1,270 @@
+"""Which of three laws describes the large avalanches: power law, exponential or log-normal (SCIENCE section 4; spec 09).
+
+Sizes S are integers (events), so all three are discrete, truncated to and normalised on x >= xmin:
+
+    power law    p(x) = x^-alpha / zeta(alpha, xmin)                       zeta the Hurwitz zeta function
+    exponential  p(x) = (1 - e^-lambda) e^(-lambda (x - xmin))             maximum likelihood in closed form
+    log-normal   p(x) = [Phi(z(x + 1/2)) - Phi(z(x - 1/2))] / [1 - Phi(z(xmin - 1/2))],  z(x) = (ln x - mu) / sigma
+
+Models are compared by their log-likelihood ratio R = sum_i d_i, d_i the difference of sample i, and by Vuong's
+statistic R / sqrt(n Var(d)) with p = erfc(|R| / sqrt(2 n Var(d))), two-sided (Vuong 1989; Clauset, Shalizi and Newman
+2009, appendix C). R > 0 prefers the power law; without a small p it prefers nothing. That it fits best of three is no
+evidence of criticality.
+
+The log-normal contains the power law as a limit (mu -> -inf with mu / sigma^2 fixed). It is therefore fitted in
+b = (ln xmin - mu) / sigma^2 and 1 / sigma^2, in which log p is -b y - y^2 / (2 sigma^2), y = ln(x / xmin), and concave;
+sigma ends at SIGMA_MAX on data that has no curvature, where R against it is near zero and decides nothing.
+
+Beside the percentile xmin stands the one that minimises the Kolmogorov-Smirnov distance of the power law (Clauset et al.
+2009, section 3.3). Sums run over distinct sizes with their multiplicities, so a million sizes cost little.
+
+The `powerlaw` library (2.0.0) is right, and the tests hold this module against it, for alpha in (1, 3), for the
+log-likelihoods of moderate sizes, for the log-normal near its optimum and for Vuong's p. It is not used here because
+- probabilities that underflow are floored at 1e-307: a wide tail makes its exponential too likely, by 155 nats in one test;
+- alpha is confined to (1, 3), and above xmin = 10 the closed approximation replaces the maximum of the likelihood;
+- its Nelder-Mead search stops at 1e-4, on the log-normal's flat ridge visibly below the maximum;
+- its xmin search compares only P(X < x) at observed sizes, so it misses the distance just after one, and it loops over
+  every size with the whole sample.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float64, Inexact, Int, Int64
+from scipy import optimize, special
+from scipy.optimize import elementwise
+
+MAX_KS_CANDIDATES: Final = 512
+"""The xmin search tries every distinct size, or this many of them at equal log distances where there are more."""
+SIGMA_MAX: Final = 100.0
+"""Upper bound of the log-normal's sigma: over any observable range it is then a power law."""
+_EULER_MACLAURIN: Final = tuple(special.bernoulli(10)[2 * j] / special.factorial(2 * j) for j in range(1, 6))
+_DIRECT_TERMS: Final = 16
+_LOG_ALPHA_BOUNDS: Final = (-8.0, 30.0)
+"""Bounds of log(alpha - 1)."""
+_COMPLEX_STEP: Final = 1e-30
+_BLOCK: Final = 2**21
+"""Entries of the largest temporary array of the xmin search."""
+
+
+@dataclass(frozen=True)
+class TailFit:
+    """Fits of one condition. xmin in events, lambda in 1 / event, likelihoods in nats, the rest dimensionless.
+
+    NaN, with a `reason`, where not available. vuong_z and vuong_p belong to the ratio llr_powerlaw_vs_*.
+    """
+
+    xmin: float
+    n_tail: int
+    alpha_powerlaw: float
+    lambda_exponential: float
+    lognorm_mu: float
+    lognorm_sigma: float
+    ll_powerlaw: float
+    ll_exponential: float
+    ll_lognormal: float
+    llr_powerlaw_vs_lognormal: float
+    llr_powerlaw_vs_exponential: float
+    vuong_z_lognormal: float
+    vuong_p_lognormal: float
+    vuong_z_exponential: float
+    vuong_p_exponential: float
+    ks_xmin: float
+    ks_alpha: float
+    reason: str = ""
+
+    @classmethod
+    def unavailable(cls, reason: str, xmin: float, n_tail: int) -> "TailFit":
+        return cls(xmin, n_tail, *(float("nan"),) * 15, reason)
+
+
+def percentile_xmin(sizes: Int[np.ndarray, " avalanche"], percentile: float) -> int:
+    """The smallest integer that is at least the quantile of the sizes (linear between order statistics), and 1 or more."""
+    quantile = float(np.quantile(sizes, percentile))
+    return max(1, int(np.ceil(round(quantile, 6))))  # 3 + 1e-15 from interpolation is 3
+
+
+def fit_tail(sizes: Int[np.ndarray, " avalanche"], *, xmin_percentile: float, min_tail_samples: int) -> TailFit:
+    """Fit and compare the three laws on S >= xmin. Sizes are positive integers; never raises on their values.
+
+    Not available: no size at all, fewer than `min_tail_samples` in the tail, or one size only in it.
+    """
+    if len(sizes) == 0:
+        return TailFit.unavailable("no avalanches", float("nan"), 0)
+    xmin = percentile_xmin(sizes, xmin_percentile)
+    all_values, all_counts = np.unique(sizes.astype(np.int64), return_counts=True)
+    values, counts = all_values[all_values >= xmin], all_counts[all_values >= xmin]
+    n_tail = int(counts.sum())
+    if n_tail < min_tail_samples:
+        return TailFit.unavailable(f"{n_tail} avalanches of size {xmin} or more, {min_tail_samples} needed", xmin, n_tail)
+    if len(values) < 2:
+        return TailFit.unavailable(f"all {n_tail} avalanches of size {xmin} or more have size {values[0]}", xmin, n_tail)
+
+    x, n = values.astype(np.float64), counts.astype(np.float64)
+    log_excess = np.log(x / xmin)
+    alpha = float(_powerlaw_alpha(np.array([float(xmin)]), np.array([n @ log_excess / n_tail]))[0])
+    rate = float(np.log1p(n_tail / (n @ (x - xmin))))
+    mu, sigma = _lognormal_parameters(x, n, xmin)
+    log_p_power = -alpha * log_excess - _log_scaled_zeta(np.array(alpha), np.array(float(xmin)))
+    log_p_exponential = np.log(-np.expm1(-rate)) - rate * (x - xmin)
+    log_p_lognormal = _lognormal_log_pmf(x, xmin, mu, sigma)
+    against_lognormal = _vuong(log_p_power - log_p_lognormal, n)
+    against_exponential = _vuong(log_p_power - log_p_exponential, n)
+    ks_xmin, ks_alpha = _ks_xmin(all_values, all_counts, min_tail_samples)
+    return TailFit(
+        xmin=float(xmin),
+        n_tail=n_tail,
+        alpha_powerlaw=alpha,
+        lambda_exponential=rate,
+        lognorm_mu=mu,
+        lognorm_sigma=sigma,
+        ll_powerlaw=float(n @ log_p_power),
+        ll_exponential=float(n @ log_p_exponential),
+        ll_lognormal=float(n @ log_p_lognormal),
+        llr_powerlaw_vs_lognormal=against_lognormal[0],
+        llr_powerlaw_vs_exponential=against_exponential[0],
+        vuong_z_lognormal=against_lognormal[1],
+        vuong_p_lognormal=against_lognormal[2],
+        vuong_z_exponential=against_exponential[1],
+        vuong_p_exponential=against_exponential[2],
+        ks_xmin=ks_xmin,
+        ks_alpha=ks_alpha,
+    )
+
+
+def _vuong(
+    difference: Float64[np.ndarray, " value"], n: Float64[np.ndarray, " value"]
+) -> tuple[float, float, float]:
+    """R, Vuong's statistic and its two-sided p; 0 and 1 where the models agree in every sample."""
+    total = n.sum()
+    ratio = float(n @ difference)
+    spread = float(np.sqrt(total * (n @ np.square(difference - ratio / total) / total)))  # sqrt(n Var(d))
+    if spread == 0.0:
+        return ratio, 0.0, 1.0
+    return ratio, ratio / spread, float(special.erfc(abs(ratio) / (np.sqrt(2.0) * spread)))
+
+
+def _log_scaled_zeta(alpha: Inexact[np.ndarray, "*#a"], q: Float64[np.ndarray, "*#a"]) -> np.ndarray:
+    """log(q^alpha zeta(alpha, q)), broadcast: the scaling keeps steep tails at large q from underflow.
+
+    The first terms directly, the rest by Euler-Maclaurin (NIST Digital Library of Mathematical Functions, 25.11.5).
+    """
+    direct = sum(np.exp(-alpha * np.log1p(k / q)) for k in range(_DIRECT_TERMS))
+    start = q + _DIRECT_TERMS
+    rest = start / (alpha - 1.0) + 0.5
+    factor = alpha / start
+    for j, coefficient in enumerate(_EULER_MACLAURIN, start=1):
+        rest = rest + coefficient * factor
+        factor = factor * (alpha + (2 * j - 1)) * (alpha + 2 * j) / np.square(start)
+    return np.asarray(np.log(direct + np.exp(-alpha * np.log1p(_DIRECT_TERMS / q)) * rest))
+
+
+def _powerlaw_alpha(
+    xmin: Float64[np.ndarray, " candidate"], mean_log_excess: Float64[np.ndarray, " candidate"]
+) -> Float64[np.ndarray, " candidate"]:
+    """Maximum-likelihood alpha for each xmin, where E[ln(x / xmin)] is its tail's mean: the likelihood has one maximum."""
+
+    def score(t: np.ndarray, q: np.ndarray, observed: np.ndarray) -> np.ndarray:
+        # E[ln(x / q)] is minus the derivative by alpha; the complex step has no cancellation (Squire and Trapp 1998)
+        alpha = 1.0 + np.exp(t)
+        return np.asarray(observed + _log_scaled_zeta(alpha + 1j * _COMPLEX_STEP, q).imag / _COMPLEX_STEP)
+
+    low, high = (np.full(xmin.shape, bound) for bound in _LOG_ALPHA_BOUNDS)
+    found = elementwise.find_root(score, (low, high), args=(xmin, mean_log_excess))
+    return np.asarray(1.0 + np.exp(found.x))
+
+
+def _lognormal_log_pmf(
+    x: Float64[np.ndarray, " value"], xmin: int, mu: float, sigma: float
+) -> Float64[np.ndarray, " value"]:
+    lower, upper = ((np.log(x + half) - mu) / sigma for half in (-0.5, 0.5))
+    return np.asarray(_log_normal_mass(lower, upper) - special.log_ndtr((mu - np.log(xmin - 0.5)) / sigma))
+
+
+def _log_normal_mass(
+    lower: Float64[np.ndarray, " value"], upper: Float64[np.ndarray, " value"]
+) -> Float64[np.ndarray, " value"]:
+    """log(Phi(upper) - Phi(lower)), in the tail nearer to the interval; narrow intervals from the density."""
+    near, far = np.where(lower > 0.0, -lower, upper), np.where(lower > 0.0, -upper, lower)
+    log_near = special.log_ndtr(near)
+    gap = np.maximum(log_near - special.log_ndtr(far), np.finfo(np.float64).tiny)
+    wide = log_near + np.log(-np.expm1(-gap))
+    width, middle = upper - lower, 0.5 * (lower + upper)
+    density = -0.5 * np.square(middle) - 0.5 * np.log(2.0 * np.pi)
+    narrow = density + np.log(width) + np.log1p(np.square(width) * (np.square(middle) - 1.0) / 24.0)
+    return np.where(width * (1.0 + np.abs(middle)) < 1e-3, narrow, wide)
+
+
+def _lognormal_parameters(
+    x: Float64[np.ndarray, " value"], n: Float64[np.ndarray, " value"], xmin: int
+) -> tuple[float, float]:
+    """mu and sigma at the maximum of the truncated likelihood, in the coordinates in which it is concave."""
+    origin, share = np.log(xmin), n / n.sum()
+    scale = float(share @ np.log(x / (xmin - 0.5)))  # mean log excess: makes both coordinates of order one
+
+    def natural(theta: np.ndarray) -> tuple[float, float]:
+        sigma = float(np.exp(-0.5 * theta[1]) * scale)
+        return float(origin - theta[0] / scale * sigma**2), sigma
+
+    def cost(theta: np.ndarray) -> float:
+        return -float(share @ _lognormal_log_pmf(x, xmin, *natural(theta)))
+
+    flat = -2.0 * np.log(SIGMA_MAX / scale)
+    bounds = ((-1e6, 1e6), (flat, 2.0 * np.log(1e6)))
+    found = min(
+        (
+            optimize.minimize(
+                cost, start, method="Nelder-Mead", bounds=bounds, options={"xatol": 1e-8, "fatol": 1e-13, "maxfev": 2000}
+            )
+            for start in ((1.0, max(flat, -4.0)), (0.0, 0.0))
+        ),
+        key=lambda result: float(result.fun),
+    )
+    return natural(found.x)
+
+
+def _ks_xmin(
+    values: Int64[np.ndarray, " value"], counts: Int64[np.ndarray, " value"], min_tail_samples: int
+) -> tuple[float, float]:
+    """xmin and alpha at the smallest Kolmogorov-Smirnov distance, the smaller xmin on a tie; NaN without a candidate.
+
+    A candidate is an observed size with another one above it and `min_tail_samples` at or above it.
+    """
+    x, n = values.astype(np.float64), counts.astype(np.float64)
+    n_above = n[::-1].cumsum()[::-1]  # sizes >= x
+    n_candidates = min(len(x) - 1, int(np.count_nonzero(n_above >= min_tail_samples)))
+    if n_candidates < 1:
+        return float("nan"), float("nan")
+    chosen = np.arange(n_candidates)
+    if n_candidates > MAX_KS_CANDIDATES:
+        grid = np.geomspace(x[0], x[n_candidates - 1], MAX_KS_CANDIDATES)
+        chosen = np.unique(np.minimum(np.searchsorted(x, grid), n_candidates - 1))
+    mean_log = (n * np.log(x))[::-1].cumsum()[::-1][chosen] / n_above[chosen]
+    alpha = _powerlaw_alpha(x[chosen], mean_log - np.log(x[chosen]))
+    block = max(1, _BLOCK // len(x))
+    distance = np.concatenate(
+        [
+            _ks_distance(x, n_above, chosen[first : first + block], alpha[first : first + block])
+            for first in range(0, len(chosen), block)
+        ]
+    )
+    best = int(np.argmin(distance))
+    return float(x[chosen[best]]), float(alpha[best])
+
+
+def _ks_distance(
+    x: Float64[np.ndarray, " value"],
+    n_above: Float64[np.ndarray, " value"],
+    chosen: Int64[np.ndarray, " candidate"],
+    alpha: Float64[np.ndarray, " candidate"],
+) -> Float64[np.ndarray, " candidate"]:
+    """Largest |F_n - F| over all integers: it is reached just before or at an observed size."""
+    xmin, a = x[chosen][:, None], alpha[:, None]
+    log_at_x = -a * np.log(x[None, :] / xmin) - _log_scaled_zeta(a, xmin)  # log P(X = x)
+    from_x = np.exp(log_at_x + _log_scaled_zeta(a, x[None, :]))  # P(X >= x)
+    beyond_x = from_x - np.exp(log_at_x)  # P(X > x)
+    seen = n_above[None, :] / n_above[chosen][:, None]
+    seen_beyond = np.append(n_above[1:], 0.0)[None, :] / n_above[chosen][:, None]
+    apart = np.maximum(np.abs(from_x - seen), np.abs(beyond_x - seen_beyond))
+    return np.asarray(np.where(x[None, :] >= xmin, apart, 0.0).max(axis=1))

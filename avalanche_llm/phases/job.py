@@ -1,0 +1,44 @@
+"""One request to run a phase: config, settings, run store. Light to import: planning needs nothing more."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avalanche_llm.config import ResolvedConfig
+from avalanche_llm.io.artifacts import Run
+from avalanche_llm.io.store import RunStore, Upstream
+from avalanche_llm.run_id import RunIdMode
+from avalanche_llm.settings import Settings, parse_settings
+from avalanche_llm.stages import stages
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request to run a phase. The same job gives the same artifacts, whoever runs it."""
+
+    config: ResolvedConfig
+    settings: Settings
+    store: RunStore
+    run_id_mode: RunIdMode = "content_hash"
+    allow_resume: bool = False
+    pinned: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config: ResolvedConfig, runs_dir: Path | None = None, **options: Any) -> "Job":
+        """A job for a resolved config; the runs folder is the config's unless another is named."""
+        settings = parse_settings(config.values)
+        return cls(config, settings, RunStore(runs_dir or Path(settings.paths.runs_dir)), **options)
+
+    def upstream(self, phase_id: str) -> Upstream:
+        """The complete run of an earlier phase that this job reads (exit 3 when there is none)."""
+        return self.store.find(stages()[phase_id], self.config, pinned=self.pinned)
+
+    def begin(self, phase_id: str) -> Run:
+        """Begin (or resume) the run of a phase, upstream first: what it needs is found before anything is created."""
+        stage = stages()[phase_id]
+        needed = [self.upstream(phase) for phase in stage.needs]
+        run = self.store.begin(stage, self.config, mode=self.run_id_mode, allow_resume=self.allow_resume)
+        run.log("start", phase_id=phase_id, resumed=bool(run.record["artifact_index"]))
+        run.log("config_resolved", config_sha256=self.config.sha256)
+        run.describe(dependencies=[upstream.dependency() for upstream in needed])
+        return run

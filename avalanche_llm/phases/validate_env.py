@@ -1,0 +1,137 @@
+"""Phase 0: is everything here that the later phases need? No run directory, no artifact (spec 11).
+
+Checks the device, the libraries' versions, the configured model and data ids, and, on one batch of the calibration text,
+that the tensor read at the down projection is act(gate(h)) * up(h) within U_HOOK_MATCH_TOL_ABS.
+"""
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from avalanche_llm.canon import load_canon
+from avalanche_llm.datasets import load_rows, token_windows
+from avalanche_llm.determinism import deterministic
+from avalanche_llm.errors import AvalancheError, DeterminismError, EnvironmentProblem
+from avalanche_llm.io.store import library_versions, writable
+from avalanche_llm.model.families import recomputed_input
+from avalanche_llm.model.hooks import ReadInput
+from avalanche_llm.model.loader import LoadedModel, check_device, load_model, local_folder
+from avalanche_llm.phases.job import Job
+from avalanche_llm.settings import ModelChoice, Settings
+
+HUB_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. A failed required finding fails the phase."""
+
+    subject: str
+    text: str
+    ok: bool = True
+    required: bool = True
+
+
+def validate_env(job: Job) -> Iterator[Finding]:
+    """Yield findings as they are made; the caller prints them. Raises the first error that makes the rest pointless."""
+    settings = job.settings
+    pin = load_canon()["CONST.TRANSFORMERS_VERSION_PIN"]
+    versions = library_versions()
+    yield Finding("versions", ", ".join(f"{name} {version}" for name, version in versions.items()))
+    yield Finding("transformers pin", f"{versions['transformers']}, pinned {pin}", versions["transformers"] == pin, required=False)
+    yield Finding("runs folder", str(job.store.root), writable(job.store.root))
+    yield Finding("device", _device_text(settings))
+    for finding in _reachable(settings):
+        yield finding
+    with deterministic(settings.determinism) as record:
+        model = load_model(settings.model, role=settings.run.model_role, device=settings.run.device, dtype=settings.run.dtype)
+        yield Finding("model", f"{model.identity['id']}: {model.n_layers} layers, d_ff {model.d_ff}, {settings.run.dtype}")
+        yield _hook_check(model, settings)
+    flags = ", ".join(f"{name}={value}" for name, value in record["flags"].items())
+    yield Finding("determinism", flags + (f"; unavailable: {record['unavailable']}" if record["unavailable"] else ""))
+
+
+def require(findings: list[Finding]) -> None:
+    """Raise EnvironmentProblem, or DeterminismError for the hook check, if a required finding failed."""
+    for finding in findings:
+        if not finding.ok and finding.required:
+            kind = DeterminismError if finding.subject == "hook check" else EnvironmentProblem
+            raise kind(f"{finding.subject}: {finding.text}")
+
+
+def _device_text(settings: Settings) -> str:
+    device = check_device(settings.run.device)
+    if device.type == "cuda":
+        return f"{device}: {torch.cuda.get_device_name(device)}"
+    return f"cpu: {platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def _reachable(settings: Settings) -> Iterator[Finding]:
+    for role in ("INSTRUCT", "BASE"):
+        choice: ModelChoice | None = getattr(settings.models, role)
+        if choice is not None:
+            problem = _model_problem(choice)
+            yield Finding(f"model {role}", problem or f"{choice.hf_id} is reachable", not problem, role == settings.run.model_role)
+    for role in ("A", "B", "ARC_MCQ"):
+        data = getattr(settings.datasets, role)
+        problem = _data_problem(data.hf_id, data.hf_config, data.split)
+        yield Finding(f"data {role}", problem or f"{data.hf_id} is reachable", not problem, role == "A")
+
+
+def _model_problem(choice: ModelChoice) -> str:
+    try:
+        if local_folder(choice.hf_id) is None:
+            return _hub_problem(choice.hf_id, "model")
+    except AvalancheError as error:
+        return str(error)
+    return ""
+
+
+def _data_problem(hf_id: str, config: str | None, split: str) -> str:
+    if not Path(hf_id).exists() and not Path(hf_id).suffix:
+        return _hub_problem(hf_id, "dataset")
+    try:
+        next(iter(load_rows(hf_id, config, split)))
+    except AvalancheError as error:
+        return str(error)
+    except StopIteration:
+        return f"{hf_id} holds no rows"
+    return ""
+
+
+def _hub_problem(hf_id: str, kind: str) -> str:
+    import httpx
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if kind == "model" and isinstance(try_to_load_from_cache(hf_id, "config.json"), str):
+        return ""
+    try:
+        HfApi().repo_info(hf_id, repo_type=kind, timeout=HUB_TIMEOUT_S)
+    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
+        return f"{hf_id} cannot be reached on the hub ({type(error).__name__}) and is no local path"
+    return ""
+
+
+def _hook_check(model: LoadedModel, settings: Settings) -> Finding:
+    """The largest |hook - recomputed| over the layers, on one window of data set A."""
+    windows = token_windows(settings.datasets.A, model.tokenizer, seq_len=settings.pipeline.seq_len_tokens, at_most=1)
+    worst, checked = 0.0, 0
+    hidden: dict[int, torch.Tensor] = {}
+
+    def compare(layer: int, u: torch.Tensor) -> None:
+        nonlocal worst, checked
+        expected = recomputed_input(model.layers[layer], model.names, hidden.pop(layer))
+        if expected is not None:
+            worst = max(worst, float((u - expected).abs().max()))
+            checked += 1
+
+    with torch.inference_mode(), ReadInput(model.modules("mlp"), hidden.__setitem__), ReadInput(model.modules("down"), compare):
+        model.decoder(input_ids=torch.from_numpy(windows).to(model.device), use_cache=False)
+    if not checked:
+        return Finding("hook check", "the family has no gate and up projection to compare with", required=False)
+    tolerance = settings.events.u_hook_match_tol_abs
+    return Finding("hook check", f"{checked} layers, largest difference {worst:.2g} (tolerance {tolerance:g})", worst <= tolerance)

@@ -1,0 +1,154 @@
+"""What a phase would do, without doing it: run id, upstream runs, forward passes, and an estimate of its cost.
+
+FLOPs of a forward pass over T tokens: 2 (weights of the layers) a token for the matrix products and 4 L d T a token for the
+attention scores and their mixture (Kaplan et al. 2020, table 1). Time divides by budgets.effective_tflops.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from avalanche_llm.errors import MissingArtifact
+from avalanche_llm.phases.job import Job
+from avalanche_llm.run_id import content_run_id
+from avalanche_llm.settings import ModelChoice, Settings
+from avalanche_llm.stages import Stage, stages
+
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes from a model's config.json; enough for an estimate of a gated decoder."""
+
+    n_layers: int
+    d_model: int
+    d_ff: int
+    n_heads: int
+    n_kv_heads: int
+    vocab: int
+
+    @property
+    def layer_weights(self) -> int:
+        attention = self.d_model * self.d_model * (2 + 2 * self.n_kv_heads / self.n_heads)
+        return int(self.n_layers * (attention + 3 * self.d_model * self.d_ff))
+
+    @property
+    def all_weights(self) -> int:
+        return self.layer_weights + self.vocab * self.d_model
+
+    def flops(self, n_tokens: int, seq_len: int) -> float:
+        return n_tokens * (2.0 * self.layer_weights + 4.0 * self.n_layers * self.d_model * seq_len)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of one phase. Passes are over single windows; flops, hours and gib are None where the model is unknown."""
+
+    stage: Stage
+    run_id: str
+    state: str
+    upstream: dict[str, str]
+    n_passes: int
+    n_windows: int
+    flops: float | None
+    seconds: float | None
+    memory_gib: float | None
+    over_budget: tuple[str, ...]
+
+
+def passes_and_windows(stage: Stage, settings: Settings) -> tuple[int, int]:
+    """Forward passes over a slice, and windows in all, that a built phase makes."""
+    calibration = settings.datasets.A.n_windows_calibration
+    passes = {"PHASE1_CALIBRATE": 2, "PHASE2_GAIN_GRID": len(settings.gains.grid)}.get(stage.phase_id, 0)
+    return passes, passes * calibration
+
+
+def plan_phase(job: Job, stage: Stage) -> Plan:
+    """The plan of `stage` for this job. Nothing is created and no model is loaded."""
+    settings = job.settings
+    passes, windows = passes_and_windows(stage, settings)
+    shape = model_shape(settings.model) if passes else None
+    flops = seconds = memory = None
+    device = settings.run.device.split(":")[0]
+    if shape is not None:
+        seq_len = settings.pipeline.seq_len_tokens
+        flops = shape.flops(windows * seq_len, seq_len)
+        seconds = flops / (settings.budgets.effective_tflops[device] * 1e12)  # type: ignore[index]  # device is cpu or cuda
+        batch = settings.pipeline.batch_windows * seq_len * (shape.d_ff * 6 + shape.d_model * 8) * BYTES[settings.run.dtype]
+        memory = (shape.all_weights * BYTES[settings.run.dtype] + batch) / GIB
+    run_id = content_run_id(stage.tag, job.config.canonical) if job.run_id_mode == "content_hash" else f"RUN_{stage.tag}_<time>_<counter>"
+    return Plan(
+        stage,
+        run_id,
+        job.store.state(run_id),
+        {phase: _upstream(job, phase) for phase in stage.needs},
+        passes,
+        windows,
+        flops,
+        seconds,
+        memory,
+        _over_budget(settings, device, seconds, memory),
+    )
+
+
+def model_shape(choice: ModelChoice) -> ModelShape | None:
+    """Sizes of a local model, or of a hub model whose config.json is cached; None where they are not known here."""
+    path = Path(choice.hf_id).expanduser() / "config.json"
+    if not path.is_file():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(choice.hf_id, "config.json") if choice.hf_id.count("/") == 1 else None
+        if not isinstance(cached, str):
+            return None
+        path = Path(cached)
+    config = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        heads = config["num_attention_heads"]
+        return ModelShape(
+            config["num_hidden_layers"],
+            config["hidden_size"],
+            config["intermediate_size"],
+            heads,
+            config.get("num_key_value_heads", heads),
+            config["vocab_size"],
+        )
+    except KeyError:
+        return None
+
+
+def _upstream(job: Job, phase_id: str) -> str:
+    try:
+        return job.upstream(phase_id).run_id
+    except MissingArtifact as error:
+        return f"missing: {error}"
+
+
+def _over_budget(settings: Settings, device: str, seconds: float | None, memory: float | None) -> tuple[str, ...]:
+    budgets = settings.budgets
+    over = []
+    if seconds is not None and device == "cuda" and seconds / 3600 > budgets.gpu_hours_max:
+        over.append(f"{seconds / 3600:.1f} GPU hours, budgets.gpu_hours_max is {budgets.gpu_hours_max:g}")
+    limit = budgets.memory_gib_max[device]  # type: ignore[index]  # device is cpu or cuda
+    if memory is not None and memory > limit:
+        over.append(f"{memory:.1f} GiB, budgets.memory_gib_max.{device} is {limit:g}")
+    return tuple(over)
+
+
+def plan_lines(plan: Plan, job: Job) -> list[str]:
+    """The plan as text for a terminal."""
+    known = plan.flops is not None and plan.seconds is not None and plan.memory_gib is not None
+    cost = "no forward passes" if not plan.n_passes else f"{plan.n_passes} passes, {plan.n_windows} windows in all"
+    if plan.n_passes and not known:
+        cost += "; cost unknown (the model's config.json is not on this machine)"
+    elif known:
+        cost += f"; about {plan.flops:.3g} FLOP, {plan.seconds:.0f} s and {plan.memory_gib:.1f} GiB on {job.settings.run.device} in {job.settings.run.dtype}"
+    return [
+        f"phase       {plan.stage.command}",
+        f"config      sha256 {job.config.sha256}",
+        f"run         {job.store.root / plan.run_id} ({plan.state})",
+        *(f"upstream    {stages()[phase].command}: {found}" for phase, found in plan.upstream.items()),
+        f"cost        {cost}",
+        *(f"over budget {line}" for line in plan.over_budget),
+    ]

@@ -1,0 +1,170 @@
+"""The parts every figure is built from: small multiples, a curve with its interval, notes, one shared legend.
+
+Small multiples have one column per spike definition; colour, marker and line style mean the target rate. Legends
+stand above the panels, never on data. What is NaN is not drawn, and the panel's heading says how many values are
+missing, so an unavailable measure is visible as such.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from avalanche_llm.errors import SchemaError
+from avalanche_llm.plotting.style import GREY, SMALL_PT, Series, new_figure, scientific, series
+
+GAIN_LABEL: Final = "gain $g$ (dimensionless)"
+RATE_TITLE: Final = "target rate (events per unit and token)"
+BAND_ALPHA: Final = 0.22
+
+_DEFINITIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {"SPIKE_ONE_SIDED_POS": "one-sided, $z > \\tau$", "SPIKE_TWO_SIDED_ABS": "two-sided, $|z| > \\tau$"}
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A figure with its panels `axes[row][column]`."""
+
+    figure: Figure
+    axes: tuple[tuple[Axes, ...], ...]
+
+
+def require(frame: pd.DataFrame, names: Iterable[str], figure_id: str) -> None:
+    """Raise SchemaError if a frame is empty or lacks a column the figure needs."""
+    missing = [name for name in names if name not in frame]
+    if missing:
+        raise SchemaError(f"{figure_id} needs the column {missing[0]}, found {', '.join(map(str, frame.columns))}")
+    if frame.empty:
+        raise SchemaError(f"{figure_id} needs at least one row, found none")
+
+
+def definitions(frame: pd.DataFrame) -> list[str]:
+    """The spike definitions of a frame, in order of appearance."""
+    return [str(name) for name in dict.fromkeys(frame["spike_def_id"].tolist())]
+
+
+def rates(frame: pd.DataFrame) -> list[float]:
+    """The target rates of a frame, ascending."""
+    return sorted({float(rate) for rate in frame["target_rate"]})
+
+
+def definition_name(spike_def_id: str) -> str:
+    """A spike definition as a panel heading."""
+    return _DEFINITIONS.get(spike_def_id, spike_def_id)
+
+
+def select(frame: pd.DataFrame, spike_def_id: str, rate: float) -> pd.DataFrame:
+    """The rows of one definition and one target rate, by ascending gain where there is one."""
+    rows = frame[(frame["spike_def_id"] == spike_def_id) & (frame["target_rate"] == rate)]
+    return rows.sort_values("g", kind="stable") if "g" in rows else rows
+
+
+def small_multiples(
+    row_heights_in: Sequence[float], columns: int, *, share_x: bool | str = True, share_y: bool | str = "row"
+) -> Grid:
+    """Panels in rows of the given heights; one row of headings, axis and legend takes 0.9 in more."""
+    figure = new_figure(sum(row_heights_in) + 0.9)
+    axes = figure.subplots(
+        len(row_heights_in),
+        columns,
+        sharex=share_x,  # type: ignore[arg-type]  # the stub wants literals
+        sharey=share_y,  # type: ignore[arg-type]  # the stub wants literals
+        squeeze=False,
+        gridspec_kw={"height_ratios": list(row_heights_in)},
+    )
+    return Grid(figure, tuple(tuple(row) for row in axes))
+
+
+def values(rows: pd.DataFrame, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """A column as floats; all NaN where the frame has no such column (an optional one)."""
+    if name not in rows:
+        return np.full(len(rows), np.nan)
+    return rows[name].to_numpy(dtype=np.float64)
+
+
+def curve(axes: Axes, rows: pd.DataFrame, name: str, look: Series, *, x: str = "g", hollow: bool = False) -> int:
+    """Draw one measure over the gain with its interval `opt_<name>_ci_*` where given; the number of NaN points.
+
+    A single point gets an error bar instead of a band, which would have no width.
+    """
+    gains, centre = values(rows, x), values(rows, name)
+    low, high = values(rows, f"opt_{name.removeprefix('opt_')}_ci_low"), values(
+        rows, f"opt_{name.removeprefix('opt_')}_ci_high"
+    )
+    if len(gains) > 1:
+        axes.fill_between(gains, low, high, color=look.color, alpha=BAND_ALPHA, linewidth=0)
+    else:
+        axes.vlines(gains, low, high, color=look.color)
+    axes.plot(
+        gains,
+        centre,
+        color=look.color,
+        marker=look.marker,
+        linestyle=look.linestyle,
+        markerfacecolor="white" if hollow else look.color,
+    )
+    return int(np.isnan(centre).sum())
+
+
+def reference(axes: Axes, y: float) -> None:
+    """A grey horizontal line at a value the reader compares with."""
+    axes.axhline(y, color=GREY, linewidth=0.8, zorder=1)
+
+
+def heading(axes: Axes, text: str, missing: int, total: int) -> None:
+    """The panel's heading; a second line says what is missing, and an empty panel says so in its middle."""
+    note = f"{missing} of {total} values n/a" if missing else ""
+    axes.set_title("\n".join(line for line in (text, note) if line))
+    if missing == total:
+        say(axes, "not available")
+
+
+def say(axes: Axes, text: str) -> None:
+    """A sentence in the middle of a panel that has nothing to draw."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=SMALL_PT)
+
+
+def gain_ticks(axes: Axes) -> None:
+    """Few, round gain ticks."""
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+
+
+def rate_handles(levels: Sequence[float]) -> list[Artist]:
+    """One legend entry per target rate, in the look of its series."""
+    looks = [series(index) for index in range(len(levels))]
+    return [
+        line_handle(look, scientific(rate)) for look, rate in zip(looks, levels, strict=True)
+    ]
+
+
+def line_handle(look: Series, label: str, *, hollow: bool = False) -> Line2D:
+    """A legend entry for one series."""
+    return Line2D(
+        [],
+        [],
+        color=look.color,
+        marker=look.marker,
+        linestyle=look.linestyle,
+        markerfacecolor="white" if hollow else look.color,
+        label=label,
+    )
+
+
+def band_handle(label: str = "95 % interval") -> Patch:
+    """A legend entry for a band."""
+    return Patch(facecolor=GREY, alpha=0.4, label=label)
+
+
+def legend_above(figure: Figure, handles: Sequence[Artist], *, columns: int, title: str | None = None) -> None:
+    """One legend for the whole figure, above the panels."""
+    figure.legend(handles=handles, loc="outside upper center", ncols=columns, title=title)
