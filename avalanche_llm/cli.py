@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -15,7 +16,7 @@ from avalanche_llm import __version__
 from avalanche_llm.errors import AvalancheError, NotBuiltYet, UsageError
 
 if TYPE_CHECKING:
-    from avalanche_llm.phases.job import Job
+    from avalanche_llm.phases.job import Job, JobRequest
 
 VALIDATE: Final = "phase0_validate_env"
 RUN_ALL: Final = "run_all"
@@ -79,33 +80,30 @@ def _boolean(text: str) -> bool:
     return values[text.lower()]
 
 
-def make_job(arguments: argparse.Namespace) -> "Job":
-    """The job that parsed arguments ask for."""
-    from avalanche_llm.canon import load_canon
-    from avalanche_llm.config import Overrides, resolve_config
-    from avalanche_llm.phases.job import Job
+def make_request(arguments: argparse.Namespace) -> "JobRequest":
+    """The request that parsed arguments stand for."""
+    from avalanche_llm.config import Overrides
+    from avalanche_llm.phases.job import JobRequest
 
-    overrides = Overrides(**{field.name: getattr(arguments, field.name, None) for field in fields(Overrides)})
-    config = resolve_config(arguments.config, load_canon(), overrides)
-    return Job.of(
-        config,
+    return JobRequest(
+        arguments.config,
+        Overrides(**{field.name: getattr(arguments, field.name, None) for field in fields(Overrides)}),
         arguments.runs_dir,
-        run_id_mode=arguments.run_id_mode,
-        allow_resume=arguments.allow_resume,
-        pinned=tuple(arguments.dep),
+        arguments.run_id_mode,
+        arguments.allow_resume,
+        tuple(arguments.dep),
     )
 
 
 def run_command(arguments: argparse.Namespace) -> None:
     """Carry out one parsed command."""
-    job = make_job(arguments)
+    request = make_request(arguments)
+    job = request.job()
     if arguments.command == VALIDATE:
         _validate(job, dry_run=arguments.dry_run)
         return
     if arguments.command == RUN_ALL:
-        from avalanche_llm.run_all import run_all
-
-        run_all(job, dry_run=arguments.dry_run)
+        _run_all(request, dry_run=arguments.dry_run)
         return
     from avalanche_llm.stages import stage_for_command
 
@@ -117,7 +115,7 @@ def run_command(arguments: argparse.Namespace) -> None:
         return
     from avalanche_dagster.headless import materialize_phase
 
-    print(job.store.root / materialize_phase(stage, job))
+    print(job.store.root / materialize_phase(stage, request))
 
 
 def _validate(job: "Job", *, dry_run: bool) -> None:
@@ -133,6 +131,24 @@ def _validate(job: "Job", *, dry_run: bool) -> None:
         findings.append(finding)
     require(findings)
     print("environment valid")
+
+
+def _run_all(request: "JobRequest", *, dry_run: bool) -> None:
+    from avalanche_llm.run_all import pending, run_all
+
+    if dry_run:
+        from avalanche_llm.plan import plan_lines, plan_phase
+
+        job = request.job()
+        print("\n\n".join("\n".join(plan_lines(plan_phase(job, stage), job)) for stage in pending(job)) or "nothing is missing")
+        return
+    from avalanche_dagster.headless import materialize_in
+    from avalanche_dagster.instance import open_instance
+    from avalanche_llm.summary import print_summary
+
+    with open_instance() as instance:
+        runs = run_all(request, partial(materialize_in, instance))
+    print_summary(runs)
 
 
 def _print_plan(job: "Job", command: str) -> None:

@@ -7,8 +7,9 @@ An avalanche is a connected component of X[seq, layer, token] within one sequenc
     span_tokens D   t_max - t_min + 1, the duration, in tokens
     span_layers H   l_max - l_min + 1, in layers
 
-`touches_border` marks a component with a site in the first or last token or layer: the raster may have cut it, so its
-spans are lower bounds. Only occupied sites are touched: one stable sort by label, then sums and minima of runs.
+`touches_border` marks a component with a site in the first or last token or layer: the raster may have cut
+it, so its size and spans are lower bounds. Only occupied sites are touched: one stable sort by label, then
+sums and extremes of runs.
 """
 
 from dataclasses import dataclass, fields
@@ -23,7 +24,7 @@ from avalanche_llm.raster.cc import label_components
 
 @dataclass(frozen=True)
 class AvalancheTable:
-    """One entry a component, sorted by sequence. seq_id and the ends t_*, l_* are indices into the raster's axes."""
+    """One entry a component, sorted by sequence. seq_id, t_* and l_* index the raster's axes from 0."""
 
     adjacency_id: str
     seq_id: Int32[np.ndarray, " avalanche"]
@@ -41,8 +42,8 @@ class AvalancheTable:
         return len(self.seq_id)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The arrays by name, in the column order of avalanches.parquet (adjacency_id, a constant, is left out)."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "adjacency_id"}
+        """The arrays by name, in the order of avalanches.parquet; adjacency_id, one value, is left out."""
+        return {field.name: getattr(self, field.name) for field in fields(self)[1:]}
 
 
 def avalanches(
@@ -54,12 +55,13 @@ def avalanches(
 ) -> AvalancheTable:
     """The components of one condition. X and A as stored; for a surrogate without counts pass X twice.
 
-    A silent raster gives an empty table of the same dtypes. Raises SchemaError if X is no raster, if A is not positive
-    exactly where X is 1, for an unknown adjacency, or if a sequence has more than `max_per_sequence` components.
+    A silent raster gives an empty table of the same dtypes. Raises SchemaError if X is no raster, if A is not
+    positive exactly where X is 1, for an unknown adjacency, or if a sequence has more than `max_per_sequence`
+    components.
     """
     check_occupancy(occupancy)
     if counts.shape != occupancy.shape or not np.array_equal(counts > 0, occupancy > 0):
-        raise SchemaError("counts A must be positive exactly where occupancy X is 1; rebuild X from A with raster.build.occupancy")
+        raise SchemaError("counts must be positive exactly where X is 1: make X with raster.build.occupancy")
     labels, n = label_components(occupancy, adjacency_id)
     n_seq, n_layers, n_tokens = occupancy.shape
 
@@ -71,15 +73,15 @@ def avalanches(
     token = site % n_tokens
     first, last = site[start], site[start + n_sites - 1]
     seq_id = first // (n_layers * n_tokens)
-    l_min, l_max = (ends // n_tokens % n_layers for ends in (first, last))  # C order runs over layers before tokens
-    t_min, t_max = (ends.reduceat(token, start) if n else start for ends in (np.minimum, np.maximum))
-    size = np.add.reduceat(counts.ravel()[site], start, dtype=np.int64) if n else start
+    l_min, l_max = (end // n_tokens % n_layers for end in (first, last))  # in C order the layer never falls
+    t_min, t_max = np.minimum.reduceat(token, start), np.maximum.reduceat(token, start)
+    size = np.add.reduceat(counts.ravel()[site], start, dtype=np.int64)
 
     _check_number(seq_id, n_seq, max_per_sequence)
     return AvalancheTable(
         adjacency_id=adjacency_id,
         seq_id=seq_id.astype(np.int32),
-        size=size.astype(np.int64),
+        size=size,
         n_sites=n_sites.astype(np.int32),
         span_tokens=(t_max - t_min + 1).astype(np.int32),
         span_layers=(l_max - l_min + 1).astype(np.int32),
@@ -96,6 +98,6 @@ def _check_number(seq_id: Int64[np.ndarray, " avalanche"], n_seq: int, max_per_s
     if per_sequence.max(initial=0) > max_per_sequence:
         seq = int(np.argmax(per_sequence > max_per_sequence))
         raise SchemaError(
-            f"sequence {seq} has {per_sequence[seq]} components, at most {max_per_sequence} are allowed: lower events.target_rates "
-            "or pipeline.seq_len_tokens, or raise statistics.cc_max_components_per_seq"
+            f"sequence {seq} has {per_sequence[seq]} components, at most {max_per_sequence} are allowed: "
+            "lower events.target_rates or raise statistics.cc_max_components_per_seq"
         )

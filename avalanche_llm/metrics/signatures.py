@@ -1,14 +1,15 @@
-"""Two signatures beside branching: the susceptibility chi and the crackling relation (SCIENCE section 4; spec 09, S2, S3).
+"""Susceptibility and crackling, the signatures beside branching (SCIENCE section 4; spec 09, S2 and S3).
 
     S2   chi = Var(Y) / (Mean(Y) + eps)        Y[seq] the events of a sequence; unit: events
     S3   log <S>(D) = gamma log D + constant   S the size in events, D the duration in tokens
 
-Independent Poisson counts have chi = 1. gamma is the ordinary least-squares slope with one point for each distinct
-duration in [d_min, d_max]; mean-field branching has gamma = 2 (Sethna, Dahmen and Myers 2001). Both are uncertain by the
-choice of sequences alone, so replicates resample sequences: a replicate is a row of weights times per-sequence sums.
+Independent Poisson counts have chi = 1. gamma is the ordinary least-squares slope with one point for each
+distinct duration in [d_min, d_max]; mean-field branching has gamma = 2 (Sethna, Dahmen and Myers 2001).
+Both are uncertain by the choice of sequences alone, so replicates resample sequences: a replicate is a row
+of weights times per-sequence sums.
 
-Neither is evidence of criticality by itself: a gamma exists for every cloud of components that grow with their
-duration, and chi peaks wherever sequences differ most.
+Neither is evidence of criticality by itself: a gamma exists for every cloud of components that grow with
+their duration, and chi peaks wherever sequences differ most.
 """
 
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def susceptibility_bootstrap(
 
 @dataclass(frozen=True)
 class CracklingFit:
-    """gamma (dimensionless) with its 95% bootstrap interval. NaN and a `reason` where not available; then not passed.
+    """gamma (no unit) with its 95% bootstrap interval. NaN, a `reason` and not passed where not available.
 
     `passed` says that the interval exists and is at most as wide as allowed. It says nothing about the cause.
     """
@@ -76,9 +77,9 @@ class CracklingFit:
     reason: str = ""
 
     @classmethod
-    def unavailable(cls, reason: str, *, n_duration_points: int = 0, n_avalanches_used: int = 0) -> "CracklingFit":
+    def unavailable(cls, reason: str, *, n_points: int = 0, n_used: int = 0) -> "CracklingFit":
         nan = float("nan")
-        return cls(nan, nan, nan, nan, n_duration_points, n_avalanches_used, nan, False, reason)
+        return cls(nan, nan, nan, nan, n_points, n_used, nan, False, reason)
 
 
 def crackling(
@@ -95,8 +96,9 @@ def crackling(
 ) -> CracklingFit:
     """Fit the crackling relation and its interval; never raises on data, the reason says what was missing.
 
-    A replicate counts when it has at least `min_points` durations, and half of them must. Sequences without an
-    avalanche in the range take part in the resampling; if only one has any, resampling would show no spread.
+    A replicate counts when it has at least `min_points` durations, and half of them must. Sequences without
+    an avalanche in the range take part in the resampling; if only one has any, resampling would show no
+    spread.
     """
     if d_max < d_min:
         return CracklingFit.unavailable(f"empty range of durations [{d_min}, {d_max}]")
@@ -110,22 +112,23 @@ def crackling(
 
     n_points = int(number.any(axis=0).sum())
     n_sources = int(number.any(axis=1).sum())
-    if n_points < max(min_points, 2):
-        reason = f"{n_points} durations in [{d_min}, {d_max}], {max(min_points, 2)} needed"
-        return CracklingFit.unavailable(reason, n_duration_points=n_points, n_avalanches_used=n_used)
+    needed = max(min_points, 2)
+    if n_points < needed:
+        reason = f"{n_points} durations in [{d_min}, {d_max}], {needed} needed"
+        return CracklingFit.unavailable(reason, n_points=n_points, n_used=n_used)
     if n_sources < 2:
-        reason = f"all {n_used} avalanches come from one sequence, an interval over sequences needs 2"
-        return CracklingFit.unavailable(reason, n_duration_points=n_points, n_avalanches_used=n_used)
+        reason = f"all {n_used} avalanches are of one sequence, an interval over sequences needs 2"
+        return CracklingFit.unavailable(reason, n_points=n_points, n_used=n_used)
 
     log_d = np.log(grid)
     gamma, r2, _ = _slopes(log_d, events.sum(axis=0, keepdims=True), number.sum(axis=0, keepdims=True))
     drawn = weights.astype(np.float64)
     replicates, _, points = _slopes(log_d, drawn @ events, drawn @ number)
-    replicates[points < max(min_points, 2)] = np.nan
+    replicates[points < needed] = np.nan
     interval = percentile_interval(replicates)
     if interval.n_valid < MIN_VALID_SHARE * len(weights):
-        reason = f"{interval.n_valid} of {len(weights)} bootstrap replicates had {max(min_points, 2)} durations, half are needed"
-        return CracklingFit.unavailable(reason, n_duration_points=n_points, n_avalanches_used=n_used)
+        reason = f"{interval.n_valid} of {len(weights)} replicates had {needed} durations, half of them must"
+        return CracklingFit.unavailable(reason, n_points=n_points, n_used=n_used)
     low, high = float(interval.low), float(interval.high)
     return CracklingFit(
         gamma=float(gamma[0]),
@@ -151,7 +154,8 @@ def susceptibility_peak(gains: Float[np.ndarray, " gain"], chi: Float[np.ndarray
 class SignatureAlignment:
     """Whether chi peaks where b_tot is nearest one. `distance` in units of gain, NaN where there is no peak.
 
-    `agrees` needs a distance of at most the maximum and a peak inside the grid: at an edge chi may still be rising.
+    `agrees` needs a distance of at most the maximum and a peak inside the grid: at an edge chi may still be
+    rising.
     """
 
     g_star: float
@@ -165,20 +169,20 @@ class SignatureAlignment:
 def signature_alignment(
     g_star: float, chi_peak_g: float, *, gains: Float[np.ndarray, " gain"], max_difference: float
 ) -> SignatureAlignment:
-    """Compare the selected gain with the peak of chi over the same grid, in one sentence that claims no more than that."""
+    """Compare g* with the peak of chi over the same grid, in a sentence that claims no more than that."""
     if np.isnan(chi_peak_g):
         sentence = "chi has no peak: no gain of the grid left an event."
         return SignatureAlignment(g_star, chi_peak_g, float("nan"), False, False, sentence)
     distance = float(np.round(abs(g_star - chi_peak_g), GAIN_DECIMALS))
     at_edge = bool(chi_peak_g <= gains.min() or chi_peak_g >= gains.max())
     near = distance <= max_difference
-    measured = f"chi is largest at g = {chi_peak_g:g}, {distance:g} from g* = {g_star:g} (at most {max_difference:g} allowed)"
+    measured = f"chi is largest at g = {chi_peak_g:g}, {distance:g} from g* = {g_star:g} (limit {max_difference:g})"
     if at_edge:
-        sentence = f"{measured}; that is an edge of the grid, so no peak was located and the signatures are not compared."
+        sentence = f"{measured}; that is an edge of the grid, so no peak was located and nothing is compared."
     elif near:
-        sentence = f"{measured}; the two signatures point to nearby gains, which alone does not show a critical point."
+        sentence = f"{measured}; both point to nearby gains, which alone does not show a critical point."
     else:
-        sentence = f"{measured}; the two signatures point to different gains."
+        sentence = f"{measured}; they point to different gains."
     return SignatureAlignment(g_star, chi_peak_g, distance, near and not at_edge, at_edge, sentence)
 
 
@@ -187,10 +191,10 @@ def _slopes(
     events: Float64[np.ndarray, "reps duration"],
     number: Float64[np.ndarray, "reps duration"],
 ) -> tuple[Float64[np.ndarray, " reps"], Float64[np.ndarray, " reps"], Int64[np.ndarray, " reps"]]:
-    """OLS of log mean size on log duration for every row: slope, r2 (NaN if all means are equal) and points."""
+    """OLS of log mean size on log duration, by row: slope, r2 (NaN if all means are equal), points."""
     present: Bool[np.ndarray, "reps duration"] = number > 0
     points = np.count_nonzero(present, axis=1)
-    log_s = np.log(np.divide(events, number, out=np.ones_like(events), where=present))  # absent points add log 1 = 0
+    log_s = np.log(np.divide(events, number, out=np.ones_like(events), where=present))  # 0 where absent
     n = np.maximum(points, 1)
     dx = np.where(present, log_d - (present @ log_d / n)[:, None], 0.0)
     dy = np.where(present, log_s - (log_s.sum(axis=1) / n)[:, None], 0.0)

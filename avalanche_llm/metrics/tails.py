@@ -1,30 +1,37 @@
-"""Which of three laws describes the large avalanches: power law, exponential or log-normal (SCIENCE section 4; spec 09).
+"""Power law, exponential or log-normal: fits of the large avalanches, compared (SCIENCE section 4; spec 09).
 
 Sizes S are integers (events), so all three are discrete, truncated to and normalised on x >= xmin:
 
     power law    p(x) = x^-alpha / zeta(alpha, xmin)                       zeta the Hurwitz zeta function
     exponential  p(x) = (1 - e^-lambda) e^(-lambda (x - xmin))             maximum likelihood in closed form
-    log-normal   p(x) = [Phi(z(x + 1/2)) - Phi(z(x - 1/2))] / [1 - Phi(z(xmin - 1/2))],  z(x) = (ln x - mu) / sigma
+    log-normal   p(x) = [Phi(z(x + 1/2)) - Phi(z(x - 1/2))] / [1 - Phi(z(xmin - 1/2))],  z(x) = (ln x - mu)
+    / sigma
 
-Models are compared by their log-likelihood ratio R = sum_i d_i, d_i the difference of sample i, and by Vuong's
-statistic R / sqrt(n Var(d)) with p = erfc(|R| / sqrt(2 n Var(d))), two-sided (Vuong 1989; Clauset, Shalizi and Newman
-2009, appendix C). R > 0 prefers the power law; without a small p it prefers nothing. That it fits best of three is no
-evidence of criticality.
+Models are compared by their log-likelihood ratio R = sum_i d_i, d_i the difference of sample i, and by
+Vuong's statistic R / sqrt(n Var(d)) with p = erfc(|R| / sqrt(2 n Var(d))), two-sided (Vuong 1989; Clauset,
+Shalizi and Newman 2009, appendix C). R > 0 prefers the power law; without a small p it prefers nothing.
+That it fits best of three is no evidence of criticality.
 
-The log-normal contains the power law as a limit (mu -> -inf with mu / sigma^2 fixed). It is therefore fitted in
-b = (ln xmin - mu) / sigma^2 and 1 / sigma^2, in which log p is -b y - y^2 / (2 sigma^2), y = ln(x / xmin), and concave;
-sigma ends at SIGMA_MAX on data that has no curvature, where R against it is near zero and decides nothing.
+The log-normal contains the power law as a limit (mu -> -inf with mu / sigma^2 fixed). It is therefore
+fitted in b = (ln xmin - mu) / sigma^2 and 1 / sigma^2, in which log p is -b y - y^2 / (2 sigma^2), y = ln(x
+/ xmin), and concave; on data without curvature sigma ends at SIGMA_MAX and the two cannot be told apart: p
+is then 1.
 
-Beside the percentile xmin stands the one that minimises the Kolmogorov-Smirnov distance of the power law (Clauset et al.
-2009, section 3.3). Sums run over distinct sizes with their multiplicities, so a million sizes cost little.
+Beside the percentile xmin stands the one that minimises the Kolmogorov-Smirnov distance of the power law
+(Clauset et al. 2009, section 3.3). Sums run over distinct sizes with their multiplicities, so a million
+sizes cost little.
 
-The `powerlaw` library (2.0.0) is right, and the tests hold this module against it, for alpha in (1, 3), for the
-log-likelihoods of moderate sizes, for the log-normal near its optimum and for Vuong's p. It is not used here because
-- probabilities that underflow are floored at 1e-307: a wide tail makes its exponential too likely, by 155 nats in one test;
-- alpha is confined to (1, 3), and above xmin = 10 the closed approximation replaces the maximum of the likelihood;
-- its Nelder-Mead search stops at 1e-4, on the log-normal's flat ridge visibly below the maximum;
-- its xmin search compares only P(X < x) at observed sizes, so it misses the distance just after one, and it loops over
-  every size with the whole sample.
+The `powerlaw` library (2.0.0) is right, and the tests hold this module against it, for alpha between 1 and
+3, for the log-likelihoods of moderate sizes, for the truncated log-normal and for Vuong's p. It is not
+called here because
+- it confines alpha to (1, 3): a zeta sample of exponent 3.5 is then "rejected" for the log-normal by
+  thousands of nats;
+- it floors probabilities at 1e-307: the exponential of a wide tail can get more than its largest possible
+  likelihood;
+- from xmin = 10 on it replaces the maximum of the likelihood by the closed approximation, unless told
+  otherwise;
+- its xmin search compares P(X < x) at observed sizes only and so misses the distance just after one, which
+  moves xmin now and then; and it takes the whole sample through a loop over its sizes.
 """
 
 from dataclasses import dataclass
@@ -36,7 +43,7 @@ from scipy import optimize, special
 from scipy.optimize import elementwise
 
 MAX_KS_CANDIDATES: Final = 512
-"""The xmin search tries every distinct size, or this many of them at equal log distances where there are more."""
+"""The xmin search tries every distinct size, or this many of them evenly spaced in log size if more."""
 SIGMA_MAX: Final = 100.0
 """Upper bound of the log-normal's sigma: over any observable range it is then a power law."""
 _EULER_MACLAURIN: Final = tuple(special.bernoulli(10)[2 * j] / special.factorial(2 * j) for j in range(1, 6))
@@ -44,13 +51,15 @@ _DIRECT_TERMS: Final = 16
 _LOG_ALPHA_BOUNDS: Final = (-8.0, 30.0)
 """Bounds of log(alpha - 1)."""
 _COMPLEX_STEP: Final = 1e-30
+_DISTINGUISHABLE: Final = 3.841
+"""95% point of chi2 with 1 degree of freedom: what n Var(d) must exceed for two models to differ."""
 _BLOCK: Final = 2**21
 """Entries of the largest temporary array of the xmin search."""
 
 
 @dataclass(frozen=True)
 class TailFit:
-    """Fits of one condition. xmin in events, lambda in 1 / event, likelihoods in nats, the rest dimensionless.
+    """Fits of one condition. xmin in events, lambda in 1 / event, likelihoods in nats, the rest without unit.
 
     NaN, with a `reason`, where not available. vuong_z and vuong_p belong to the ratio llr_powerlaw_vs_*.
     """
@@ -80,12 +89,14 @@ class TailFit:
 
 
 def percentile_xmin(sizes: Int[np.ndarray, " avalanche"], percentile: float) -> int:
-    """The smallest integer that is at least the quantile of the sizes (linear between order statistics), and 1 or more."""
+    """The quantile of the sizes (linear between order statistics), rounded up, and 1 at least."""
     quantile = float(np.quantile(sizes, percentile))
     return max(1, int(np.ceil(round(quantile, 6))))  # 3 + 1e-15 from interpolation is 3
 
 
-def fit_tail(sizes: Int[np.ndarray, " avalanche"], *, xmin_percentile: float, min_tail_samples: int) -> TailFit:
+def fit_tail(
+    sizes: Int[np.ndarray, " avalanche"], *, xmin_percentile: float, min_tail_samples: int
+) -> TailFit:
     """Fit and compare the three laws on S >= xmin. Sizes are positive integers; never raises on their values.
 
     Not available: no size at all, fewer than `min_tail_samples` in the tail, or one size only in it.
@@ -97,9 +108,11 @@ def fit_tail(sizes: Int[np.ndarray, " avalanche"], *, xmin_percentile: float, mi
     values, counts = all_values[all_values >= xmin], all_counts[all_values >= xmin]
     n_tail = int(counts.sum())
     if n_tail < min_tail_samples:
-        return TailFit.unavailable(f"{n_tail} avalanches of size {xmin} or more, {min_tail_samples} needed", xmin, n_tail)
+        reason = f"{n_tail} avalanches of size {xmin} or more, {min_tail_samples} needed"
+        return TailFit.unavailable(reason, xmin, n_tail)
     if len(values) < 2:
-        return TailFit.unavailable(f"all {n_tail} avalanches of size {xmin} or more have size {values[0]}", xmin, n_tail)
+        reason = f"all {n_tail} avalanches of size {xmin} or more have size {values[0]}"
+        return TailFit.unavailable(reason, xmin, n_tail)
 
     x, n = values.astype(np.float64), counts.astype(np.float64)
     log_excess = np.log(x / xmin)
@@ -136,19 +149,24 @@ def fit_tail(sizes: Int[np.ndarray, " avalanche"], *, xmin_percentile: float, mi
 def _vuong(
     difference: Float64[np.ndarray, " value"], n: Float64[np.ndarray, " value"]
 ) -> tuple[float, float, float]:
-    """R, Vuong's statistic and its two-sided p; 0 and 1 where the models agree in every sample."""
+    """R, Vuong's statistic and its two-sided p; 0 and 1 where the models cannot be told apart at all.
+
+    Vuong's first step: models that coincide have n Var(d) near 0, where the normal law fails and any R
+    looks certain.
+    """
     total = n.sum()
     ratio = float(n @ difference)
-    spread = float(np.sqrt(total * (n @ np.square(difference - ratio / total) / total)))  # sqrt(n Var(d))
-    if spread == 0.0:
+    variance = float(n @ np.square(difference - ratio / total))  # n Var(d)
+    if variance < _DISTINGUISHABLE:
         return ratio, 0.0, 1.0
-    return ratio, ratio / spread, float(special.erfc(abs(ratio) / (np.sqrt(2.0) * spread)))
+    return ratio, float(ratio / np.sqrt(variance)), float(special.erfc(abs(ratio) / np.sqrt(2.0 * variance)))
 
 
 def _log_scaled_zeta(alpha: Inexact[np.ndarray, "*#a"], q: Float64[np.ndarray, "*#a"]) -> np.ndarray:
     """log(q^alpha zeta(alpha, q)), broadcast: the scaling keeps steep tails at large q from underflow.
 
-    The first terms directly, the rest by Euler-Maclaurin (NIST Digital Library of Mathematical Functions, 25.11.5).
+    The first terms directly, the rest by Euler-Maclaurin (NIST Digital Library of Mathematical Functions,
+    25.11.5).
     """
     direct = sum(np.exp(-alpha * np.log1p(k / q)) for k in range(_DIRECT_TERMS))
     start = q + _DIRECT_TERMS
@@ -163,10 +181,10 @@ def _log_scaled_zeta(alpha: Inexact[np.ndarray, "*#a"], q: Float64[np.ndarray, "
 def _powerlaw_alpha(
     xmin: Float64[np.ndarray, " candidate"], mean_log_excess: Float64[np.ndarray, " candidate"]
 ) -> Float64[np.ndarray, " candidate"]:
-    """Maximum-likelihood alpha for each xmin, where E[ln(x / xmin)] is its tail's mean: the likelihood has one maximum."""
+    """Maximum-likelihood alpha for each xmin, where E[ln(x / xmin)] equals the mean of the tail."""
 
     def score(t: np.ndarray, q: np.ndarray, observed: np.ndarray) -> np.ndarray:
-        # E[ln(x / q)] is minus the derivative by alpha; the complex step has no cancellation (Squire and Trapp 1998)
+        # E[ln(x / q)] = -d/d alpha; a complex step does not cancel (Squire and Trapp 1998)
         alpha = 1.0 + np.exp(t)
         return np.asarray(observed + _log_scaled_zeta(alpha + 1j * _COMPLEX_STEP, q).imag / _COMPLEX_STEP)
 
@@ -178,22 +196,24 @@ def _powerlaw_alpha(
 def _lognormal_log_pmf(
     x: Float64[np.ndarray, " value"], xmin: int, mu: float, sigma: float
 ) -> Float64[np.ndarray, " value"]:
-    lower, upper = ((np.log(x + half) - mu) / sigma for half in (-0.5, 0.5))
-    return np.asarray(_log_normal_mass(lower, upper) - special.log_ndtr((mu - np.log(xmin - 0.5)) / sigma))
+    lower = (np.log(x - 0.5) - mu) / sigma
+    width = np.log1p(1.0 / (x - 0.5)) / sigma
+    return np.asarray(_log_normal_mass(lower, width) - special.log_ndtr((mu - np.log(xmin - 0.5)) / sigma))
 
 
 def _log_normal_mass(
-    lower: Float64[np.ndarray, " value"], upper: Float64[np.ndarray, " value"]
+    lower: Float64[np.ndarray, " value"], width: Float64[np.ndarray, " value"]
 ) -> Float64[np.ndarray, " value"]:
-    """log(Phi(upper) - Phi(lower)), in the tail nearer to the interval; narrow intervals from the density."""
+    """log(Phi(lower + width) - Phi(lower)): by the nearer tail, or by the density where narrow."""
+    upper, middle = lower + width, lower + 0.5 * width
     near, far = np.where(lower > 0.0, -lower, upper), np.where(lower > 0.0, -upper, lower)
     log_near = special.log_ndtr(near)
     gap = np.maximum(log_near - special.log_ndtr(far), np.finfo(np.float64).tiny)
     wide = log_near + np.log(-np.expm1(-gap))
-    width, middle = upper - lower, 0.5 * (lower + upper)
     density = -0.5 * np.square(middle) - 0.5 * np.log(2.0 * np.pi)
-    narrow = density + np.log(width) + np.log1p(np.square(width) * (np.square(middle) - 1.0) / 24.0)
-    return np.where(width * (1.0 + np.abs(middle)) < 1e-3, narrow, wide)
+    is_narrow = width * (1.0 + np.abs(middle)) < 1e-3
+    curvature = np.where(is_narrow, np.square(width) * (np.square(middle) - 1.0) / 24.0, 0.0)
+    return np.asarray(np.where(is_narrow, density + np.log(width) + np.log1p(curvature), wide))
 
 
 def _lognormal_parameters(
@@ -210,24 +230,24 @@ def _lognormal_parameters(
     def cost(theta: np.ndarray) -> float:
         return -float(share @ _lognormal_log_pmf(x, xmin, *natural(theta)))
 
-    flat = -2.0 * np.log(SIGMA_MAX / scale)
-    bounds = ((-1e6, 1e6), (flat, 2.0 * np.log(1e6)))
-    found = min(
-        (
-            optimize.minimize(
-                cost, start, method="Nelder-Mead", bounds=bounds, options={"xatol": 1e-8, "fatol": 1e-13, "maxfev": 2000}
-            )
-            for start in ((1.0, max(flat, -4.0)), (0.0, 0.0))
-        ),
-        key=lambda result: float(result.fun),
-    )
-    return natural(found.x)
+    flat = 2.0 * float(np.log(scale / SIGMA_MAX))
+    found = [
+        optimize.minimize(
+            cost,
+            np.array(start),
+            method="Nelder-Mead",
+            bounds=((-1e6, 1e6), (flat, 2.0 * float(np.log(1e6)))),
+            options={"xatol": 1e-8, "fatol": 1e-13, "maxfev": 2000},
+        )
+        for start in ((1.0, max(flat, -4.0)), (0.0, 0.0))  # nearly a power law; centred at xmin
+    ]
+    return natural(min(found, key=lambda result: float(result.fun)).x)
 
 
 def _ks_xmin(
     values: Int64[np.ndarray, " value"], counts: Int64[np.ndarray, " value"], min_tail_samples: int
 ) -> tuple[float, float]:
-    """xmin and alpha at the smallest Kolmogorov-Smirnov distance, the smaller xmin on a tie; NaN without a candidate.
+    """xmin and alpha at the smallest Kolmogorov-Smirnov distance, the smaller xmin on a tie; NaN if there is none.
 
     A candidate is an observed size with another one above it and `min_tail_samples` at or above it.
     """

@@ -1,10 +1,10 @@
 """One request to run a phase: config, settings, run store. Light to import: planning needs nothing more."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from avalanche_llm.config import ResolvedConfig
+from avalanche_llm.canon import load_canon
+from avalanche_llm.config import Overrides, ResolvedConfig, resolve_config
 from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.run_id import RunIdMode
@@ -13,8 +13,27 @@ from avalanche_llm.stages import stages
 
 
 @dataclass(frozen=True)
+class JobRequest:
+    """What a caller asks for: a config file (None: the canonical one), overrides, and how to treat runs."""
+
+    config: Path | None = None
+    overrides: Overrides = field(default_factory=Overrides)
+    runs_dir: Path | None = None
+    run_id_mode: RunIdMode = "content_hash"
+    allow_resume: bool = False
+    pinned: tuple[str, ...] = ()
+
+    def job(self) -> "Job":
+        """The config read, resolved and validated (ConfigError otherwise)."""
+        config = resolve_config(self.config, load_canon(), self.overrides)
+        settings = parse_settings(config.values)
+        store = RunStore(self.runs_dir or Path(settings.paths.runs_dir))
+        return Job(config, settings, store, self.run_id_mode, self.allow_resume, self.pinned)
+
+
+@dataclass(frozen=True)
 class Job:
-    """One request to run a phase. The same job gives the same artifacts, whoever runs it."""
+    """A resolved request. The same config gives the same artifacts, whoever runs it."""
 
     config: ResolvedConfig
     settings: Settings
@@ -22,12 +41,6 @@ class Job:
     run_id_mode: RunIdMode = "content_hash"
     allow_resume: bool = False
     pinned: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, config: ResolvedConfig, runs_dir: Path | None = None, **options: Any) -> "Job":
-        """A job for a resolved config; the runs folder is the config's unless another is named."""
-        settings = parse_settings(config.values)
-        return cls(config, settings, RunStore(runs_dir or Path(settings.paths.runs_dir)), **options)
 
     def upstream(self, phase_id: str) -> Upstream:
         """The complete run of an earlier phase that this job reads (exit 3 when there is none)."""

@@ -1,8 +1,8 @@
 """The parts every figure is built from: small multiples, a curve with its interval, notes, one shared legend.
 
-Small multiples have one column per spike definition; colour, marker and line style mean the target rate. Legends
-stand above the panels, never on data. What is NaN is not drawn, and the panel's heading says how many values are
-missing, so an unavailable measure is visible as such.
+Small multiples have one column per spike definition; colour, marker and line style mean the target rate.
+Legends stand above the panels, never on data. What is NaN is not drawn, and the panel's heading says how
+many values are missing, so an unavailable measure is visible as such.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +43,9 @@ def require(frame: pd.DataFrame, names: Iterable[str], figure_id: str) -> None:
     """Raise SchemaError if a frame is empty or lacks a column the figure needs."""
     missing = [name for name in names if name not in frame]
     if missing:
-        raise SchemaError(f"{figure_id} needs the column {missing[0]}, found {', '.join(map(str, frame.columns))}")
+        raise SchemaError(
+            f"{figure_id} needs the column {missing[0]}, found {', '.join(map(str, frame.columns))}"
+        )
     if frame.empty:
         raise SchemaError(f"{figure_id} needs at least one row, found none")
 
@@ -92,28 +94,54 @@ def values(rows: pd.DataFrame, name: str) -> np.ndarray[Any, np.dtype[np.float64
     return rows[name].to_numpy(dtype=np.float64)
 
 
-def curve(axes: Axes, rows: pd.DataFrame, name: str, look: Series, *, x: str = "g", hollow: bool = False) -> int:
-    """Draw one measure over the gain with its interval `opt_<name>_ci_*` where given; the number of NaN points.
+def curve(
+    axes: Axes, rows: pd.DataFrame, name: str, look: Series, *, x: str = "g", hollow: bool = False
+) -> int:
+    """Draw one measure over the gain with its interval `opt_<name>_ci_*` if given; the number of NaN points.
 
     A single point gets an error bar instead of a band, which would have no width.
     """
+    stem = f"opt_{name.removeprefix('opt_')}_ci"
     gains, centre = values(rows, x), values(rows, name)
-    low, high = values(rows, f"opt_{name.removeprefix('opt_')}_ci_low"), values(
-        rows, f"opt_{name.removeprefix('opt_')}_ci_high"
-    )
+    low, high = values(rows, f"{stem}_low"), values(rows, f"{stem}_high")
     if len(gains) > 1:
         axes.fill_between(gains, low, high, color=look.color, alpha=BAND_ALPHA, linewidth=0)
     else:
         axes.vlines(gains, low, high, color=look.color)
-    axes.plot(
-        gains,
-        centre,
-        color=look.color,
-        marker=look.marker,
-        linestyle=look.linestyle,
-        markerfacecolor="white" if hollow else look.color,
-    )
+    axes.plot(gains, centre, **_line(look, hollow=hollow))
     return int(np.isnan(centre).sum())
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of panels: the table's column, the axis label, the value to compare with (None for none)."""
+
+    column: str
+    label: str
+    reference: float | None = None
+    hollow: bool = False
+
+
+def curve_rows(
+    frame: pd.DataFrame, measures: Sequence[Measure], row_height_in: float, figure_id: str
+) -> Grid:
+    """Every measure (rows) over the gain for every definition (columns) and target rate (series)."""
+    require(frame, ("spike_def_id", "target_rate", "g", *(measure.column for measure in measures)), figure_id)
+    names, levels = definitions(frame), rates(frame)
+    grid = small_multiples([row_height_in] * len(measures), len(names))
+    for row, measure in enumerate(measures):
+        for axes, name in zip(grid.axes[row], names, strict=True):
+            if measure.reference is not None:
+                reference(axes, measure.reference)
+            chosen = [select(frame, name, rate) for rate in levels]
+            missing = sum(
+                curve(axes, rows, measure.column, series(index), hollow=measure.hollow)
+                for index, rows in enumerate(chosen)
+            )
+            heading(axes, "" if row else definition_name(name), missing, sum(map(len, chosen)))
+            gain_ticks(axes)
+        grid.axes[row][0].set_ylabel(measure.label)
+    return grid
 
 
 def reference(axes: Axes, y: float) -> None:
@@ -131,7 +159,9 @@ def heading(axes: Axes, text: str, missing: int, total: int) -> None:
 
 def say(axes: Axes, text: str) -> None:
     """A sentence in the middle of a panel that has nothing to draw."""
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=SMALL_PT)
+    axes.text(
+        0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=SMALL_PT
+    )
 
 
 def gain_ticks(axes: Axes) -> None:
@@ -141,30 +171,26 @@ def gain_ticks(axes: Axes) -> None:
 
 def rate_handles(levels: Sequence[float]) -> list[Artist]:
     """One legend entry per target rate, in the look of its series."""
-    looks = [series(index) for index in range(len(levels))]
-    return [
-        line_handle(look, scientific(rate)) for look, rate in zip(looks, levels, strict=True)
-    ]
+    return [line_handle(series(index), scientific(rate)) for index, rate in enumerate(levels)]
 
 
 def line_handle(look: Series, label: str, *, hollow: bool = False) -> Line2D:
     """A legend entry for one series."""
-    return Line2D(
-        [],
-        [],
-        color=look.color,
-        marker=look.marker,
-        linestyle=look.linestyle,
-        markerfacecolor="white" if hollow else look.color,
-        label=label,
-    )
+    return Line2D([], [], label=label, **_line(look, hollow=hollow))
 
 
-def band_handle(label: str = "95 % interval") -> Patch:
+def _line(look: Series, *, hollow: bool) -> dict[str, Any]:
+    face = "white" if hollow else look.color
+    return {"color": look.color, "marker": look.marker, "linestyle": look.linestyle, "markerfacecolor": face}
+
+
+def band_handle(label: str = "bootstrap interval") -> Patch:
     """A legend entry for a band."""
     return Patch(facecolor=GREY, alpha=0.4, label=label)
 
 
-def legend_above(figure: Figure, handles: Sequence[Artist], *, columns: int, title: str | None = None) -> None:
+def legend_above(
+    figure: Figure, handles: Sequence[Artist], *, columns: int, title: str | None = None
+) -> None:
     """One legend for the whole figure, above the panels."""
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, title=title)

@@ -1,7 +1,7 @@
 """The seven result tables as data: which columns in which order, and which of them name a row (spec 18).
 
-Names without `opt_` and their order are binding; `opt_` columns follow them. `columns.VOCABULARY` says what a
-column means, in which unit and with which dtype, the same for every table.
+Names without `opt_` and their order are binding; `opt_` columns follow them. `columns.VOCABULARY` says what
+a column means, in which unit and with which dtype, the same for every table.
 """
 
 from collections.abc import Mapping
@@ -32,6 +32,7 @@ _RUN: Final = "run_id stage_id model_id model_role dataset_role"
 _END: Final = "config_hash code_version"
 _ROW: Final = "spike_def_id target_rate g"
 _PAIR: Final = "spike_def_id target_rate g_condition"
+_CI: Final = " ".join(column.name for column in INTERVALS)
 
 
 def _table(table_id: str, key: str, names: str, *, nullable: str = "") -> TableSchema:
@@ -50,13 +51,13 @@ T01: Final = _table(
     f"{_RUN} {_ROW} tau0_baseline rate_match_tol_abs achieved_rate_mean achieved_rate_max_abs_err b_time "
     "b_depth b_tot b_time_perm b_depth_perm b_tot_perm delta_b_time delta_b_depth delta_b_tot chi "
     "crackling_gamma crackling_ci_low crackling_ci_high n_sequences n_avalanches avalanche_size_mean "
-    f"avalanche_size_median avalanche_span_tokens_mean avalanche_span_layers_mean {_END} "
-    f"{' '.join(column.name for column in INTERVALS)} opt_b_tot_shift opt_delta_b_tot_shift opt_delta_b_tot_shift_ci_low "
-    "opt_delta_b_tot_shift_ci_high opt_phase4_perm_null_marginals_exact opt_phase4_shift_null_marginals_exact "
-    "opt_occupancy opt_occupancy_over_pc_4n opt_occupancy_over_pc_8n opt_largest_component_share opt_border_share "
-    "opt_b_tot_over_perm opt_m_tokens opt_m_layers opt_chi_ddof1 opt_token0_event_share opt_perm_z_b_tot "
-    "opt_perm_p_b_tot opt_shift_z_b_tot opt_shift_p_b_tot opt_n_avalanches_8n opt_avalanche_size_mean_8n "
-    "opt_swap_delta_b_tot opt_rate_z_max",
+    f"avalanche_size_median avalanche_span_tokens_mean avalanche_span_layers_mean {_END} {_CI} "
+    "opt_b_tot_shift opt_delta_b_tot_shift opt_delta_b_tot_shift_ci_low opt_delta_b_tot_shift_ci_high "
+    "opt_phase4_perm_null_marginals_exact opt_phase4_shift_null_marginals_exact opt_occupancy "
+    "opt_occupancy_over_pc_4n opt_occupancy_over_pc_8n opt_largest_component_share opt_border_share "
+    "opt_b_tot_over_perm opt_m_tokens opt_m_layers opt_chi_ddof1 opt_token0_event_share "
+    "opt_perm_z_b_tot opt_perm_p_b_tot opt_shift_z_b_tot opt_shift_p_b_tot opt_n_avalanches_8n "
+    "opt_avalanche_size_mean_8n opt_swap_delta_b_tot opt_rate_z_max",
 )
 T02: Final = _table(
     "T02_GENERALIZATION",

@@ -1,20 +1,19 @@
 """One look for every figure, and one way to turn a figure into bytes (spec 19).
 
-A figure is one column wide (3.4 in), no text is below 7 pt, series differ in colour (Okabe-Ito), marker and line
-style at once, and only `Figure` objects are used: nothing touches pyplot, and the settings start from the
-library's defaults, so a user's own settings change no byte. `save` writes PDF and PNG with the provenance in the
-file: entries of the PDF's information dictionary, tEXt chunks of the PNG. Neither holds a date or a random id;
-the same figure and the same library versions give the same bytes.
+A figure is one column wide (3.4 in), no text is below 7 pt, series differ in colour (Okabe-Ito), marker and
+line style at once, and only `Figure` objects are used: nothing touches pyplot, and the settings start from
+the library's defaults, so a user's own settings change no byte. `save` writes PDF and PNG with the
+provenance in the file: entries of the PDF's information dictionary, tEXt chunks of the PNG. Neither holds a
+date or a random id; the same figure and the same library versions give the same bytes.
 """
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import wraps
 from types import MappingProxyType
 from typing import Any, Final, ParamSpec, TypeVar
-from collections.abc import Callable
 
 import matplotlib
 import matplotlib.style
@@ -154,14 +153,16 @@ def new_figure(height_in: float) -> Figure:
 
 
 def provenance_of(frame: pd.DataFrame) -> Provenance:
-    """The provenance of a figure drawn from the rows of one table: the distinct values, in order of appearance.
+    """The provenance of a figure drawn from one table: the distinct values, in order of appearance.
 
     Raises SchemaError if the table lacks one of the columns.
     """
     fields = {}
     for name in Provenance.__dataclass_fields__:
         if name not in frame:
-            raise SchemaError(f"provenance needs the column {name}, found {', '.join(map(str, frame.columns))}")
+            raise SchemaError(
+                f"provenance needs the column {name}, found {', '.join(map(str, frame.columns))}"
+            )
         fields[name] = ",".join(str(value) for value in dict.fromkeys(frame[name].tolist()))
     return Provenance(**fields)
 
@@ -169,7 +170,8 @@ def provenance_of(frame: pd.DataFrame) -> Provenance:
 def save(figure: Figure, provenance: Provenance) -> FigureFiles:
     """PDF and PNG bytes of `figure`, each with the fields of `provenance` under their own names.
 
-    The layout is settled once, so both files place every artist alike and a second call gives the same bytes.
+    The layout is settled once, so both files place every artist alike and a second call gives the same
+    bytes.
     """
     fields: dict[str, str] = asdict(provenance)
     with context():

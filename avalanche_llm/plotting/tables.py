@@ -47,7 +47,8 @@ def from_rows(rows: Iterable[Mapping[str, object]], schema: TableSchema) -> pd.D
     """A frame with the columns and dtypes of `schema` from one mapping a row, in the order given.
 
     None stands for no value in string and float columns. Raises SchemaError, naming table, row and column,
-    where a row lacks a column, has one too many, or holds a value of another type: nothing is cast silently.
+    where a row lacks a column, has one too many, or holds a value of another type: nothing is cast
+    silently.
     """
     listed = list(rows)
     for row in listed:

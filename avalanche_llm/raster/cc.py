@@ -1,9 +1,9 @@
-"""Connected components of rasters: which occupied sites of a sequence belong to one avalanche (SCIENCE section 4; spec 09).
+"""Connected components of rasters: which occupied sites form one avalanche (SCIENCE section 4; spec 09).
 
-Sites are (layer, token). ADJ_4N joins sites that differ by one step along one of the two axes, ADJ_8N also those that
-differ by one step along both (site and neighbour bonds of the square lattice: Newman and Ziff 2001). All sequences are
-labelled in one pass of `scipy.ndimage.label`; the structure has no weight along the sequence axis, so no component
-spans two sequences. Raster edges are open: token T - 1 is not a neighbour of token 0.
+Sites are (layer, token) of one sequence. ADJ_4N joins sites one step apart along one of the two axes,
+ADJ_8N also those one step apart along both. All sequences are labelled in one pass of
+`scipy.ndimage.label`; the structure is empty along the sequence axis, so no component spans two sequences.
+Edges are open: the last token is no neighbour of the first.
 """
 
 from collections.abc import Mapping
@@ -51,6 +51,6 @@ def label_components(occupancy: UInt8[np.ndarray, "seq layer token"], adjacency_
     """
     structure = adjacency(adjacency_id)
     if occupancy.ndim != 3:
-        raise SchemaError(f"components need a raster [seq, layer, token], got {occupancy.ndim} axes; pass one condition")
-    labels, n = ndimage.label(occupancy, structure=structure, output=np.int32)
-    return Components(labels, int(n))
+        raise SchemaError(f"labels need [seq, layer, token], got {occupancy.ndim} axes: pass one condition")
+    labels = np.empty(occupancy.shape, dtype=np.int32)
+    return Components(labels, ndimage.label(occupancy, structure=structure, output=labels))

@@ -1,0 +1,41 @@
+# Everything a fresh machine needs, in two commands: `make demo` and `make test`.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := models/SmolLM2-135M-Instruct
+export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test test-fast lint model ui clean install
+
+demo: model ## measure the demo's model, phase by phase
+	$(BIN)/python -m avalanche_llm phase0_validate_env --config configs/demo.yaml
+	$(BIN)/python -m avalanche_llm run_all --config configs/demo.yaml
+
+test: model lint ## lint, types and every test
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/mypy avalanche_llm avalanche_dagster
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+model: install $(MODEL)/config.json
+
+$(MODEL)/config.json:
+	$(BIN)/python -m avalanche_llm.demo_model $(MODEL)
+
+ui: install ## the Dagster web UI on loopback
+	mkdir -p $(DAGSTER_HOME) && cp -n avalanche_dagster/dagster.yaml $(DAGSTER_HOME)/ || true
+	$(BIN)/dagster dev --host 127.0.0.1 --workspace workspace.yaml
+
+clean: ## remove the environment (runs and models stay)
+	rm -rf $(VENV)

@@ -1,0 +1,90 @@
+"""Asset checks: the verdicts that a phase reached before it completed, with their numbers. None computes a second truth."""
+
+import json
+from typing import Any
+
+import dagster as dg
+import pyarrow.parquet as pq
+
+from avalanche_dagster.specs import asset_key
+from avalanche_llm.errors import MissingArtifact
+from avalanche_llm.io.store import Upstream
+from avalanche_llm.stages import Stage
+
+BLOCKING = {"artifact_hash_holds": True, "rate_match_abs": True, "rate_match_rel": True, "b_tot_defined": True, "gstar_bracketed": False}
+OF_ARTIFACT = {
+    ("phase2_gain_grid", "tau_rate_matched"): ("rate_match_abs", "rate_match_rel"),
+    ("phase2_gain_grid", "metrics"): ("b_tot_defined",),
+    ("phase2_select_gstar", "gstar"): ("gstar_bracketed",),
+}
+
+
+def check_names(stage: Stage, name: str) -> tuple[str, ...]:
+    """The checks of one artifact; every artifact has the hash check."""
+    return ("artifact_hash_holds", *OF_ARTIFACT.get((stage.command, name), ()))
+
+
+def check_specs(stage: Stage) -> list[dg.AssetCheckSpec]:
+    """Every check of a stage."""
+    return [
+        dg.AssetCheckSpec(check, asset=asset_key(stage, name), blocking=BLOCKING[check])
+        for name in stage.artifacts
+        for check in check_names(stage, name)
+    ]
+
+
+def checks_of(stage: Stage, name: str, run: Upstream) -> list[dg.AssetCheckResult]:
+    """The measured result of every check of one artifact."""
+    return [_CHECKS[check](stage, name, run) for check in check_names(stage, name)]
+
+
+def _result(check: str, stage: Stage, name: str, passed: bool, **metadata: Any) -> dg.AssetCheckResult:
+    severity = dg.AssetCheckSeverity.ERROR if BLOCKING[check] else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckResult(
+        passed=passed, check_name=check, asset_key=asset_key(stage, name), metadata=metadata, severity=severity
+    )
+
+
+def _hash_holds(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckResult:
+    try:
+        run.artifact(name)
+    except MissingArtifact as error:
+        return _result("artifact_hash_holds", stage, name, False, problem=str(error))
+    return _result("artifact_hash_holds", stage, name, True)
+
+
+def _rate(kind: str) -> Any:
+    def check(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckResult:
+        rows = pq.read_table(run.artifact(name)).to_pandas()
+        return _result(
+            f"rate_match_{kind}",
+            stage,
+            name,
+            bool(rows["rate_match_pass"].all()),
+            largest_error=float(rows[f"{kind}_err"].max()),
+            most_ties=int(rows["n_ties"].max()),
+            thresholds=len(rows),
+        )
+
+    return check
+
+
+def _b_tot_defined(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckResult:
+    rows = pq.read_table(run.artifact(name), columns=["b_tot", "g"]).to_pandas()
+    silent = int(rows["b_tot"].isna().sum())
+    return _result("b_tot_defined", stage, name, silent == 0, silent_rasters=silent, rows=len(rows))
+
+
+def _gstar_bracketed(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckResult:
+    selections = json.loads(run.artifact(name).read_bytes())["selections"]
+    counts = {status: sum(row["status"] == status for row in selections) for status in ("bracketed", "grid_edge", "no_crossing")}
+    return _result("gstar_bracketed", stage, name, counts["bracketed"] == len(selections), **counts)
+
+
+_CHECKS = {
+    "artifact_hash_holds": _hash_holds,
+    "rate_match_abs": _rate("abs"),
+    "rate_match_rel": _rate("rel"),
+    "b_tot_defined": _b_tot_defined,
+    "gstar_bracketed": _gstar_bracketed,
+}

@@ -1,0 +1,15 @@
+"""The one Definitions object that the web UI, the terminal, the command line and the tests load."""
+
+import dagster as dg
+
+from avalanche_dagster.assets.calibration import phase1_calibrate, phase2_select_gstar
+from avalanche_dagster.assets.gain_grid import phase2_gain_grid
+from avalanche_dagster.jobs import full_pipeline, phase_jobs
+from avalanche_dagster.resources import Instrument
+
+defs = dg.Definitions(
+    assets=[phase1_calibrate, phase2_gain_grid, phase2_select_gstar],
+    jobs=[*phase_jobs, full_pipeline],
+    resources={"instrument": Instrument()},
+    executor=dg.in_process_executor,
+)

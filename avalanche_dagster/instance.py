@@ -1,0 +1,74 @@
+"""The Dagster instance that the command line records to: DAGSTER_HOME, or a folder of the project."""
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import dagster as dg
+import psutil
+from dagster import DagsterRunStatus, RunsFilter
+
+from avalanche_llm.errors import EnvironmentProblem
+
+DEFAULT_HOME: Final = ".dagster_home"
+PID_TAG: Final = "avalanche/pid"
+UNFINISHED: Final = [DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING]
+
+
+def dagster_home() -> Path:
+    """DAGSTER_HOME made usable: absolute, there, writable, with our dagster.yaml. EnvironmentProblem if it cannot be."""
+    configured = os.environ.get("DAGSTER_HOME")
+    home = Path(configured).expanduser() if configured else Path.cwd() / DEFAULT_HOME
+    if not home.is_absolute():
+        raise EnvironmentProblem(f"DAGSTER_HOME must be an absolute path, found {configured!r}; use DAGSTER_HOME=$PWD/{configured}")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+        if not (home / "dagster.yaml").exists():
+            shutil.copyfile(Path(__file__).with_name("dagster.yaml"), home / "dagster.yaml")
+    except OSError as error:
+        raise EnvironmentProblem(f"DAGSTER_HOME {home} cannot be written: {error.strerror or error}; set it to a folder of yours") from error
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home
+
+
+@contextmanager
+def open_instance() -> Iterator[dg.DagsterInstance]:
+    """The instance of `dagster_home`, with the slots of dead runs freed."""
+    dagster_home()
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with dg.DagsterInstance.get() as instance:
+        free_slots_of_dead_runs(instance)
+        yield instance
+
+
+def free_slots_of_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark runs of this command line whose process is gone as failed and give their pool slots back; their ids."""
+    freed = []
+    for run in instance.get_runs(RunsFilter(statuses=UNFINISHED)):
+        pid, _, started = run.tags.get(PID_TAG, "").partition("@")
+        if pid and not process_lives(int(pid), started):
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+            instance.report_run_failed(run, "the process of this run is gone")
+            freed.append(run.run_id)
+    return freed
+
+
+def process_tag() -> str:
+    """This process as pid@start time, which a later process with the same pid does not share."""
+    process = psutil.Process()
+    return f"{process.pid}@{process.create_time()}"
+
+
+def process_lives(pid: int, started: str) -> bool:
+    """Whether the process with that pid and start time is alive."""
+    try:
+        return str(psutil.Process(pid).create_time()) == started
+    except psutil.NoSuchProcess:
+        return False

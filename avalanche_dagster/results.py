@@ -1,0 +1,64 @@
+"""From a complete run directory to what Dagster records of it: one result an artifact, previews, numbers, checks."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow.parquet as pq
+
+from avalanche_dagster.checks import checks_of
+from avalanche_dagster.specs import asset_key
+from avalanche_llm.io.artifacts import index_by_path
+from avalanche_llm.io.store import Upstream
+from avalanche_llm.stages import Stage
+
+PREVIEW_ROWS = 8
+KEY_NUMBERS = ("b_tot", "delta_b_tot", "achieved_rate_max_rel_err", "occupancy")
+
+
+def results_of(stage: Stage, run: Upstream) -> Iterator[dg.MaterializeResult[Any]]:
+    """Every artifact of a complete run as a materialization, its content hash as data version."""
+    index = index_by_path(run.record)
+    for name, relative in stage.artifacts.items():
+        entry = index[relative]
+        yield dg.MaterializeResult(
+            asset_key=asset_key(stage, name),
+            data_version=dg.DataVersion(entry["sha256"]),
+            metadata={
+                "run_id": run.run_id,
+                "artifact_path": dg.MetadataValue.path(str((run.folder / relative).resolve())),
+                "sha256": entry["sha256"],
+                "bytes": entry["bytes"],
+                **_preview(run.folder / relative),
+            },
+            check_results=checks_of(stage, name, run),
+        )
+
+
+def _preview(path: Path) -> dict[str, Any]:
+    if path.suffix == ".parquet":
+        return _table_preview(path)
+    if path.suffix == ".json":
+        return {"content": dg.MetadataValue.json(json.loads(path.read_bytes()))}
+    return {}
+
+
+def _table_preview(path: Path) -> dict[str, Any]:
+    table = pq.ParquetFile(path)
+    head = table.read_row_group(0).slice(0, PREVIEW_ROWS).to_pandas() if table.num_row_groups else None
+    metadata: dict[str, Any] = {"dagster/row_count": table.metadata.num_rows}
+    if head is not None:
+        metadata["head"] = dg.MetadataValue.md(_markdown(head.columns.tolist(), head.to_numpy().tolist()))
+    if set(KEY_NUMBERS) <= set(table.schema_arrow.names):
+        rows = pq.read_table(path, columns=["g", *KEY_NUMBERS]).to_pandas()
+        at_one = rows[rows["g"] == 1.0]
+        metadata |= {f"{name}_at_g1": float(at_one[name].mean()) for name in KEY_NUMBERS if len(at_one)}
+    return metadata
+
+
+def _markdown(columns: list[str], rows: list[list[Any]]) -> str:
+    cells = [[f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    lines = [columns, ["---"] * len(columns), *cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

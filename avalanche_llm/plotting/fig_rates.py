@@ -1,0 +1,124 @@
+"""F02: the rate that the thresholds reached against the rate they were to reach, with both tolerances.
+
+    relative error = max over layers |achieved - target| / target rate
+
+Rates are events per unit and token, mean over layers (specs 05, 19). Input is T01. The absolute tolerance
+can be larger than every target rate, in which case it cannot fail; the figure shows it beside the relative
+one.
+"""
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from avalanche_llm.plotting.fig_panels import (
+    GAIN_LABEL,
+    RATE_TITLE,
+    definition_name,
+    definitions,
+    gain_ticks,
+    heading,
+    legend_above,
+    line_handle,
+    rate_handles,
+    rates,
+    require,
+    select,
+    small_multiples,
+    values,
+)
+from avalanche_llm.plotting.style import BLACK, GREY, Series, scientific, series, styled
+
+_SPREAD: Final = 0.16  # decades over which the gains of one target are set apart
+_ABSOLUTE: Final = Series(GREY, "", (0, (1, 1)))
+_RELATIVE: Final = Series(BLACK, "", (0, (4, 2)))
+
+
+@styled
+def rate_match(summary: pd.DataFrame, *, relative_tolerance: float) -> Figure:
+    """F02: achieved against target rate (top), largest layer error over target by gain (bottom).
+
+    Top: the gains of one target stand side by side, ascending to the right, so that they can be told apart.
+    Errors of exactly zero are drawn at the lower edge. `relative_tolerance` is dimensionless.
+    """
+    needed = ("achieved_rate_mean", "achieved_rate_max_abs_err", "rate_match_tol_abs")
+    require(summary, ("spike_def_id", "target_rate", "g", *needed), "F02")
+    names, levels = definitions(summary), rates(summary)
+    tolerance = float(summary["rate_match_tol_abs"].max())
+    grid = small_multiples([1.6, 1.6], len(names), share_x="row")
+    for column, name in enumerate(names):
+        chosen = [select(summary, name, rate) for rate in levels]
+        total = sum(map(len, chosen))
+        missing = _achieved(grid.axes[0][column], chosen, levels, tolerance, relative_tolerance)
+        heading(grid.axes[0][column], definition_name(name), missing, total)
+        missing = _errors(grid.axes[1][column], chosen, levels, tolerance, relative_tolerance)
+        heading(grid.axes[1][column], "", missing, total)
+    grid.axes[0][0].set_ylabel("achieved rate\n(events per unit and token)")
+    grid.axes[1][0].set_ylabel("largest layer error\n/ target rate (dimensionless)")
+    handles = [
+        *rate_handles(levels),
+        line_handle(_RELATIVE, f"relative tolerance {relative_tolerance:g}"),
+        line_handle(_ABSOLUTE, f"absolute {scientific(tolerance)}"),
+    ]
+    legend_above(grid.figure, handles, columns=2, title=RATE_TITLE)
+    return grid.figure
+
+
+def _achieved(
+    axes: Axes, chosen: list[pd.DataFrame], levels: list[float], tolerance: float, relative: float
+) -> int:
+    missing = 0
+    for index, (rows, rate) in enumerate(zip(chosen, levels, strict=True)):
+        look, achieved = series(index), values(rows, "achieved_rate_mean")
+        offsets = np.linspace(-0.5, 0.5, len(rows)) if len(rows) > 1 else np.zeros(len(rows))
+        x = rate * 10.0 ** (_SPREAD * offsets)
+        axes.plot(x, achieved, look.marker, color=look.color)
+        missing += int(np.isnan(achieved).sum())
+    ends = np.array([min(levels) / 1.4, max(levels) * 1.4])
+    for factor in (1 - relative, 1 + relative):
+        axes.plot(ends, ends * factor, color=_RELATIVE.color, linestyle=_RELATIVE.linestyle, linewidth=0.6)
+    axes.plot(ends, ends + tolerance, color=_ABSOLUTE.color, linestyle=_ABSOLUTE.linestyle)
+    if tolerance < min(levels):  # otherwise the lower bound is no rate at all
+        axes.plot(ends, ends - tolerance, color=_ABSOLUTE.color, linestyle=_ABSOLUTE.linestyle)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: scientific(value)))
+        axis.set_minor_formatter(NullFormatter())
+    axes.set_xticks(levels[:: max(1, len(levels) // 2)])
+    axes.set_xlabel("target rate\n(events per unit and token)")
+    return missing
+
+
+def _errors(
+    axes: Axes, chosen: list[pd.DataFrame], levels: list[float], tolerance: float, relative: float
+) -> int:
+    errors = [
+        values(rows, "achieved_rate_max_abs_err") / rate for rows, rate in zip(chosen, levels, strict=True)
+    ]
+    joined = np.concatenate(errors)
+    positive = joined[joined > 0]
+    floor = 10.0 ** np.floor(np.log10(positive.min())) if positive.size else relative / 10
+    for index, (rows, error) in enumerate(zip(chosen, errors, strict=True)):
+        look = series(index)
+        axes.plot(
+            values(rows, "g"),
+            np.maximum(error, floor),
+            color=look.color,
+            marker=look.marker,
+            linestyle=look.linestyle,
+            clip_on=False,
+        )
+        axes.axhline(tolerance / levels[index], color=look.color, linestyle=_ABSOLUTE.linestyle)
+    axes.axhline(relative, color=_RELATIVE.color, linestyle=_RELATIVE.linestyle)
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=floor)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: scientific(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(GAIN_LABEL)
+    gain_ticks(axes)
+    return int(np.isnan(joined).sum())
