@@ -120,6 +120,8 @@ class Gains(_Section):
     def _ordered(self) -> "Gains":
         if list(self.grid) != sorted(self.grid):
             raise ValueError(f"grid must rise, found {list(self.grid)}")
+        if self.baseline not in self.grid:
+            raise ValueError(f"grid must contain the baseline gain {self.baseline:g}, found {list(self.grid)}")
         return self
 
 

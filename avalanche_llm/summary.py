@@ -9,7 +9,8 @@ from rich.table import Table
 
 from avalanche_llm.io.store import Upstream
 
-SHOWN = ("b_time", "b_depth", "b_tot", "b_tot_perm", "delta_b_tot")
+SHOWN = ("b_time", "b_depth", "b_tot", "delta_b_tot")
+WITH_INTERVAL = ("delta_b_tot",)
 
 
 def print_summary(runs: dict[str, Upstream], console: Console | None = None) -> None:
@@ -28,9 +29,9 @@ def print_summary(runs: dict[str, Upstream], console: Console | None = None) -> 
 
 def _branching_table(metrics: pd.DataFrame, cell: dict[str, object]) -> Table:
     rows = metrics[(metrics["spike_def_id"] == cell["spike_def_id"]) & (metrics["target_rate"] == cell["target_rate"])]
-    table = Table(title=f"Branching of activation events: {cell['spike_def_id']}, {cell['target_rate']:g} events per unit and token (95 % intervals)")
-    for name in ("g", "occupancy", "b_time", "b_depth", "b_tot", "b_tot, permuted", "delta_b_tot"):
-        table.add_column(name, justify="right")
+    table = Table(title=f"Branching of activation events: {_spikes(cell)}, rate {cell['target_rate']:g}")
+    for name in ("g", "occupancy", "b_time", "b_depth", "b_tot", "delta_b_tot"):
+        table.add_column(name, justify="right", no_wrap=True)
     for _, row in rows.sort_values("g").iterrows():
         mark = " *" if row["g"] == cell["gstar"] else ""
         table.add_row(
@@ -42,18 +43,18 @@ def _branching_table(metrics: pd.DataFrame, cell: dict[str, object]) -> Table:
 
 
 def _interval(row: pd.Series, name: str) -> str:
-    if f"{name}_ci_low" not in row:
+    if name not in WITH_INTERVAL:
         return ""
     return f" [{row[f'{name}_ci_low']:.3f}, {row[f'{name}_ci_high']:.3f}]"
 
 
 def _gstar_table(selections: list[dict[str, object]]) -> Table:
     table = Table(title="g*: the gain of the grid with b_tot nearest one")
-    for name in ("spikes", "target rate", "g*", "interval", "b_tot", "|b_tot - 1|", "status"):
+    for name in ("spikes", "rate", "g*", "interval", "b_tot", "|b_tot - 1|", "status"):
         table.add_column(name, justify="right")
     for row in selections:
         table.add_row(
-            "one-sided" if row["spike_def_id"] == "SPIKE_ONE_SIDED_POS" else "two-sided",
+            _spikes(row),
             f"{row['target_rate']:g}",
             f"{row['gstar']:g}",
             f"[{row['ci_low']:g}, {row['ci_high']:g}]",
@@ -62,3 +63,7 @@ def _gstar_table(selections: list[dict[str, object]]) -> Table:
             str(row["status"]),
         )
     return table
+
+
+def _spikes(row: dict[str, object]) -> str:
+    return "one-sided" if row["spike_def_id"] == "SPIKE_ONE_SIDED_POS" else "two-sided"

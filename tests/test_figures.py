@@ -165,7 +165,10 @@ def interventions() -> pd.DataFrame:
             }
             for definition in DEFINITIONS
             for level, rate in enumerate(RATES)
-            for condition, intervention in (("g1", "MLP_GLOBAL"), *(("gstar", name) for name in INTERVENTIONS))
+            for condition, intervention in (
+                ("g1", "MLP_GLOBAL"),
+                *(("gstar", name) for name in INTERVENTIONS),
+            )
         ]
     )
 

@@ -65,7 +65,7 @@ def rows_of_gain(
         sites = branching_sums(occupancy(counts))
         tau.append(tau_rows(key, found, targets.r_star[cell], events))
         sums.append(pd.DataFrame({**key, "seq_id": np.arange(lattice.n_seq), **sums_columns(sites)}))
-        metrics.append({**key, **_rates(found, targets.r_star[cell], events), **_raster(counts), **branching_columns(sites, weights)})
+        metrics.append({**key, **_rates(found, targets.r_star[cell], events), **raster_columns(counts), **branching_columns(sites, weights)})
     return GainRows(pd.concat(tau), pd.concat(sums), pd.DataFrame(metrics))
 
 
@@ -126,7 +126,8 @@ def _rates(found: Thresholds, r_star: np.ndarray, events: Events) -> dict[str, o
     }
 
 
-def _raster(counts: np.ndarray) -> dict[str, object]:
+def raster_columns(counts: np.ndarray) -> dict[str, object]:
+    """Counts of a raster: sequences, events, sites, occupancy, and the share of the events at its first token."""
     total = int(counts.sum(dtype=np.int64))
     first = int(counts[:, :, 0].sum(dtype=np.int64))
     return {

@@ -6,7 +6,7 @@ z is computed), and only what passes is standardised and merged. Memory is that 
 (SCIENCE section 3; spec 07).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,36 +52,32 @@ class LayerTail:
 EMPTY: Final = LayerTail(*(np.zeros(0, np.int64),) * 3, np.zeros(0, np.float32))
 
 
-class TailCollector:
-    """Feed it u of every layer and batch; afterwards `tails` holds what the deepest threshold needs, exactly.
+class EventCollector:
+    """Feed it u of every layer and batch; afterwards `tails` holds every sample that reaches a fixed bound of its layer.
 
-    depth[definition][layer]: how many of the largest v must be kept. Ties with the last of them are kept too.
+    bounds[layer][definition]: the lowest v that is wanted, in sigma.
     """
 
-    def __init__(
-        self, standardizer: Standardizer, depth: Mapping[SpikeDef, Int64[np.ndarray, " layer"]], *, burn_in: int
-    ) -> None:
+    def __init__(self, standardizer: Standardizer, bounds: Sequence[Mapping[SpikeDef, float]], *, burn_in: int) -> None:
         self._standardizer = standardizer
-        self._depth = depth
         self._burn_in = burn_in
         n_layers, self._d_ff = standardizer.mu.shape
+        self._bounds = [dict(of_layer) for of_layer in bounds]
         self._tails = [EMPTY] * n_layers
         self._fresh: list[list[LayerTail]] = [[] for _ in range(n_layers)]
-        self._bounds = [dict.fromkeys(depth, -np.inf) for _ in range(n_layers)]
         self._first_seq = 0
         self._seen = [0] * n_layers
 
     def add(self, layer: int, u: Float[torch.Tensor, "batch token unit"]) -> None:
-        """Take from one layer's batch what may be among the largest."""
+        """Take from one layer's batch what reaches a bound."""
         u = u[:, self._burn_in :]
+        bounds = self._bounds_for(layer, u)
         self._seen[layer] += u.numel()
-        bounds = self._bounds[layer] if self._tails[layer] is not EMPTY else self._first_bounds(layer, u)
         flat = self._candidates(layer, u, bounds)
-        values = u.reshape(-1)[flat]
         unit = flat % self._d_ff
-        z = self._standardizer.z_at(layer, values, unit)
-        tokens = u.shape[1]
+        z = self._standardizer.z_at(layer, u.reshape(-1)[flat], unit)
         site = torch.div(flat, self._d_ff, rounding_mode="floor")
+        tokens = u.shape[1]
         fresh = LayerTail(
             torch.div(site, tokens, rounding_mode="floor").cpu().numpy() + self._first_seq,
             (site % tokens).cpu().numpy() + self._burn_in,
@@ -91,16 +87,57 @@ class TailCollector:
         self._fresh[layer].append(fresh.where(_at_or_above(fresh.z, bounds)))
 
     def end_batch(self, next_first_seq: int) -> None:
-        """Merge what the batch brought and raise the bounds; windows that follow count from `next_first_seq`."""
+        """Merge what the batch brought; windows that follow count from `next_first_seq`."""
         for layer, fresh in enumerate(self._fresh):
-            tail = self._tails[layer]
             for part in fresh:
-                tail = tail.joined(part)
-            bounds = {spike_def: _bound(tail.z, spike_def, int(depth[layer])) for spike_def, depth in self._depth.items()}
-            self._bounds[layer] = bounds
-            self._tails[layer] = tail.where(_at_or_above(tail.z, bounds))
+                self._tails[layer] = self._tails[layer].joined(part)
             fresh.clear()
         self._first_seq = next_first_seq
+
+    @property
+    def tails(self) -> list[LayerTail]:
+        """The candidates of every layer."""
+        return self._tails
+
+    @property
+    def n_samples(self) -> int:
+        """Samples a layer: windows x tokens x units."""
+        return self._seen[0]
+
+    def _bounds_for(self, layer: int, u: torch.Tensor) -> Mapping[SpikeDef, float]:
+        return self._bounds[layer]
+
+    def _candidates(self, layer: int, u: torch.Tensor, bounds: Mapping[SpikeDef, float]) -> torch.Tensor:
+        """Flat indices of samples that may reach a bound."""
+        mu, scale = self._standardizer.mu[layer], self._standardizer.scale[layer]
+        reached = u > mu + _loosened(min(bounds.values())) * scale - SLACK * mu.abs()
+        lower = bounds.get("SPIKE_TWO_SIDED_ABS")
+        if lower is not None:
+            reached |= u < mu - _loosened(lower) * scale + SLACK * mu.abs()
+        return reached.reshape(-1).nonzero().squeeze(1)
+
+
+class TailCollector(EventCollector):
+    """An event collector that raises its own bounds: it keeps the largest v of the slice, exactly.
+
+    depth[definition][layer]: how many of the largest v must be kept. Ties with the last of them are kept too.
+    """
+
+    def __init__(
+        self, standardizer: Standardizer, depth: Mapping[SpikeDef, Int64[np.ndarray, " layer"]], *, burn_in: int
+    ) -> None:
+        n_layers = len(standardizer.mu)
+        super().__init__(standardizer, [dict.fromkeys(depth, -np.inf) for _ in range(n_layers)], burn_in=burn_in)
+        self._depth = depth
+
+    def end_batch(self, next_first_seq: int) -> None:
+        """Merge what the batch brought, raise the bounds and drop what fell below them."""
+        super().end_batch(next_first_seq)
+        for layer, tail in enumerate(self._tails):
+            self._bounds[layer] = {
+                spike_def: _bound(tail.z, spike_def, int(depth[layer])) for spike_def, depth in self._depth.items()
+            }
+            self._tails[layer] = tail.where(_at_or_above(tail.z, self._bounds[layer]))
 
     @property
     def tails(self) -> list[LayerTail]:
@@ -110,10 +147,8 @@ class TailCollector:
                 raise DataError(f"layer {layer} saw {seen} samples, fewer than the deepest threshold needs")
         return self._tails
 
-    @property
-    def n_samples(self) -> int:
-        """Samples a layer: windows x tokens x units."""
-        return self._seen[0]
+    def _bounds_for(self, layer: int, u: torch.Tensor) -> Mapping[SpikeDef, float]:
+        return self._bounds[layer] if self._seen[layer] else self._first_bounds(layer, u)
 
     def _first_bounds(self, layer: int, u: torch.Tensor) -> dict[SpikeDef, float]:
         """For a first batch: FIRST_BOUND where it leaves enough candidates, else no bound.
@@ -126,15 +161,6 @@ class TailCollector:
             reached = int((magnitude(z, spike_def) >= FIRST_BOUND).sum())
             bounds[spike_def] = FIRST_BOUND if reached >= int(depth[layer]) else -np.inf
         return bounds
-
-    def _candidates(self, layer: int, u: torch.Tensor, bounds: Mapping[SpikeDef, float]) -> torch.Tensor:
-        """Flat indices of samples that may reach a bound."""
-        mu, scale = self._standardizer.mu[layer], self._standardizer.scale[layer]
-        reached = u > mu + _loosened(min(bounds.values())) * scale - SLACK * mu.abs()
-        lower = bounds.get("SPIKE_TWO_SIDED_ABS")
-        if lower is not None:
-            reached |= u < mu - _loosened(lower) * scale + SLACK * mu.abs()
-        return reached.reshape(-1).nonzero().squeeze(1)
 
 
 def _loosened(bound: float) -> float:

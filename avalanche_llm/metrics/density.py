@@ -55,7 +55,7 @@ def density(
     adjacency(table.adjacency_id)
     occupied, covered = int(occupancy.sum(dtype=np.int64)), int(table.n_sites.sum(dtype=np.int64))
     if covered != occupied:
-        raise SchemaError(f"avalanches of {covered} sites cannot come from a raster of {occupied}: pass their own")
+        raise SchemaError(f"avalanches of {covered} sites are not from a raster with {occupied}: pass theirs")
     first_of_sequence = np.flatnonzero(np.diff(table.seq_id, prepend=-1))  # the table is sorted by sequence
     largest = int(np.maximum.reduceat(table.n_sites, first_of_sequence).sum(dtype=np.int64))
     share = _share(occupied, occupancy.size)

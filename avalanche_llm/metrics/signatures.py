@@ -4,9 +4,10 @@
     S3   log <S>(D) = gamma log D + constant   S the size in events, D the duration in tokens
 
 Independent Poisson counts have chi = 1. gamma is the ordinary least-squares slope with one point for each
-distinct duration in [d_min, d_max]; mean-field branching has gamma = 2 (Sethna, Dahmen and Myers 2001).
-Both are uncertain by the choice of sequences alone, so replicates resample sequences: a replicate is a row
-of weights times per-sequence sums.
+distinct duration in [d_min, d_max]; mean-field branching has gamma = 2 (Sethna, Dahmen and Myers 2001), but only
+for long avalanches: between 3 and 64 steps a critical branching process itself gives about 1.78. What is
+uncertain is the choice of sequences, so sequences are resampled: a replicate is a row of weights times
+per-sequence sums.
 
 Neither is evidence of criticality by itself: a gamma exists for every cloud of components that grow with
 their duration, and chi peaks wherever sequences differ most.
@@ -43,7 +44,11 @@ def susceptibility(
 
 
 def susceptibility_bootstrap(
-    totals: Int64[np.ndarray, "*cond seq"], weights: Int64[np.ndarray, "reps seq"], *, eps: float, ddof: int = 0
+    totals: Int64[np.ndarray, "*cond seq"],
+    weights: Int64[np.ndarray, "reps seq"],
+    *,
+    eps: float,
+    ddof: int = 0,
 ) -> Float64[np.ndarray, "*cond reps"]:
     """chi of every replicate, by weighted moments; NaN for a replicate without an event."""
     drawn = weights.T.astype(np.float64)
@@ -143,7 +148,7 @@ def crackling(
 
 
 def susceptibility_peak(gains: Float[np.ndarray, " gain"], chi: Float[np.ndarray, " gain"]) -> float:
-    """The gain with the largest chi; ties go to the gain nearest 1, then to the smaller. NaN where every chi is."""
+    """The gain with the largest chi; ties go to the one nearest 1, then the smaller. NaN if every chi is."""
     if np.isnan(chi).all():
         return float("nan")
     from_one = np.round(np.abs(gains - 1.0), GAIN_DECIMALS)
@@ -176,13 +181,13 @@ def signature_alignment(
     distance = float(np.round(abs(g_star - chi_peak_g), GAIN_DECIMALS))
     at_edge = bool(chi_peak_g <= gains.min() or chi_peak_g >= gains.max())
     near = distance <= max_difference
-    measured = f"chi is largest at g = {chi_peak_g:g}, {distance:g} from g* = {g_star:g} (limit {max_difference:g})"
+    peak = f"chi is largest at g = {chi_peak_g:g}, {distance:g} from g* = {g_star:g}, limit {max_difference:g}"
     if at_edge:
-        sentence = f"{measured}; that is an edge of the grid, so no peak was located and nothing is compared."
+        sentence = f"{peak}; that is an edge of the grid, so no peak was located and nothing is compared."
     elif near:
-        sentence = f"{measured}; both point to nearby gains, which alone does not show a critical point."
+        sentence = f"{peak}; both point to nearby gains, which alone does not show a critical point."
     else:
-        sentence = f"{measured}; they point to different gains."
+        sentence = f"{peak}; they point to different gains."
     return SignatureAlignment(g_star, chi_peak_g, distance, near and not at_edge, at_edge, sentence)
 
 

@@ -2,28 +2,28 @@
 
 Sizes S are integers (events), so all three are discrete, truncated to and normalised on x >= xmin:
 
-    power law    p(x) = x^-alpha / zeta(alpha, xmin)                       zeta the Hurwitz zeta function
-    exponential  p(x) = (1 - e^-lambda) e^(-lambda (x - xmin))             maximum likelihood in closed form
-    log-normal   p(x) = [Phi(z(x + 1/2)) - Phi(z(x - 1/2))] / [1 - Phi(z(xmin - 1/2))],  z(x) = (ln x - mu)
-    / sigma
+    power law    p(x) = x^-alpha / zeta(alpha, xmin)              zeta the Hurwitz zeta function
+    exponential  p(x) = (1 - e^-lambda) e^(-lambda (x - xmin))    maximum likelihood in closed form
+    log-normal   p(x) = [Phi(z(x + 1/2)) - Phi(z(x - 1/2))] / [1 - Phi(z(xmin - 1/2))]
+                 with z(x) = (ln x - mu) / sigma
 
 Models are compared by their log-likelihood ratio R = sum_i d_i, d_i the difference of sample i, and by
 Vuong's statistic R / sqrt(n Var(d)) with p = erfc(|R| / sqrt(2 n Var(d))), two-sided (Vuong 1989; Clauset,
 Shalizi and Newman 2009, appendix C). R > 0 prefers the power law; without a small p it prefers nothing.
 That it fits best of three is no evidence of criticality.
 
-The log-normal contains the power law as a limit (mu -> -inf with mu / sigma^2 fixed). It is therefore
-fitted in b = (ln xmin - mu) / sigma^2 and 1 / sigma^2, in which log p is -b y - y^2 / (2 sigma^2), y = ln(x
-/ xmin), and concave; on data without curvature sigma ends at SIGMA_MAX and the two cannot be told apart: p
-is then 1.
+The log-normal contains the power law as a limit, mu -> -inf with mu / sigma^2 fixed. With y = ln(x / xmin) its
+log density is -b y - y^2 / (2 sigma^2) up to a constant, b = (ln xmin - mu) / sigma^2, and concave in b and
+1 / sigma^2, so it is fitted in these. On data without curvature sigma ends at SIGMA_MAX; the two laws cannot be
+told apart there, and p is 1.
 
 Beside the percentile xmin stands the one that minimises the Kolmogorov-Smirnov distance of the power law
 (Clauset et al. 2009, section 3.3). Sums run over distinct sizes with their multiplicities, so a million
 sizes cost little.
 
 The `powerlaw` library (2.0.0) is right, and the tests hold this module against it, for alpha between 1 and
-3, for the log-likelihoods of moderate sizes, for the truncated log-normal and for Vuong's p. It is not
-called here because
+3, for the log-likelihoods of moderate sizes, for the truncated log-normal and for Vuong's p between laws that
+differ. It is not called here because
 - it confines alpha to (1, 3): a zeta sample of exponent 3.5 is then "rejected" for the log-normal by
   thousands of nats;
 - it floors probabilities at 1e-307: the exponential of a wide tail can get more than its largest possible
@@ -52,7 +52,7 @@ _LOG_ALPHA_BOUNDS: Final = (-8.0, 30.0)
 """Bounds of log(alpha - 1)."""
 _COMPLEX_STEP: Final = 1e-30
 _DISTINGUISHABLE: Final = 3.841
-"""95% point of chi2 with 1 degree of freedom: what n Var(d) must exceed for two models to differ."""
+"""95% point of chi2 with 1 degree of freedom, which n Var(d) exceeds where two models differ."""
 _BLOCK: Final = 2**21
 """Entries of the largest temporary array of the xmin search."""
 
@@ -247,7 +247,7 @@ def _lognormal_parameters(
 def _ks_xmin(
     values: Int64[np.ndarray, " value"], counts: Int64[np.ndarray, " value"], min_tail_samples: int
 ) -> tuple[float, float]:
-    """xmin and alpha at the smallest Kolmogorov-Smirnov distance, the smaller xmin on a tie; NaN if there is none.
+    """xmin and alpha at the smallest Kolmogorov-Smirnov distance, the smaller xmin on a tie, or NaN.
 
     A candidate is an observed size with another one above it and `min_tail_samples` at or above it.
     """

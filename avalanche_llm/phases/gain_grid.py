@@ -12,19 +12,15 @@ import pandas as pd
 import pyarrow as pa
 
 from avalanche_llm.analysis.grid_rows import Lattice, rows_of_gain
-from avalanche_llm.errors import MissingArtifact
-from avalanche_llm.events.collect import TailCollector
-from avalanche_llm.events.standardize import Standardizer
 from avalanche_llm.events.tail_files import read_events, table_to_tails, tails_to_table
-from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.files import parquet, write_atomically
 from avalanche_llm.metrics.stats import bootstrap_weights
-from avalanche_llm.model.forward import forward_pass
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.phases.context import CALIBRATION_SLICE, guard, open_model, slices_of_a, use_slice
 from avalanche_llm.phases.job import Job
+from avalanche_llm.phases.measure import largest_events
+from avalanche_llm.phases.parts import is_kept, part_path
 from avalanche_llm.phases.upstream_files import calibration_stats, rate_targets_of
-from avalanche_llm.progress import progress
 from avalanche_llm.settings import Settings
 
 CALIBRATE = "PHASE1_CALIBRATE"
@@ -52,7 +48,7 @@ def plan_grid(job: Job) -> GridPlan:
     run = job.begin("PHASE2_GAIN_GRID")
     with guard(job, run):
         run.describe(conditions=[{"gain_id": index, "g": gain} for index, gain in enumerate(job.settings.gains.grid)])
-        missing = tuple(gain for gain in job.settings.gains.grid if not _is_measured(run, gain))
+        missing = tuple(gain for gain in job.settings.gains.grid if not is_kept(run, part_name(gain)))
     return GridPlan(run.run_id, missing)
 
 
@@ -66,25 +62,12 @@ def measure_gain(job: Job, run_id: str, gain: float) -> Path:
         if CALIBRATION_SLICE not in run.record["dataset"]:
             use_slice(job, run, calibration)
         targets, settings = rate_targets_of(upstream), job.settings
-        collector = TailCollector(
-            Standardizer.of(calibration_stats(upstream), eps=settings.events.eps, device=model.device),
-            {spike_def: targets.depth(spike_def) for spike_def in settings.events.spike_defs},
-            burn_in=settings.pipeline.burn_in_tokens,
-        )
-        batch = settings.pipeline.batch_windows
-        with progress(f"gain {gain:g}", len(calibration.windows)) as advance:
-            report = forward_pass(
-                model,
-                calibration.windows,
-                plan=GainPlan.uniform("MLP", gain, model.n_layers),
-                batch_windows=batch,
-                on_input=collector.add,
-                on_batch=lambda first: collector.end_batch(first + batch),
-                advance=advance,
-            )
+        plan = GainPlan.uniform("MLP", gain, model.n_layers)
+        stats = calibration_stats(upstream)
+        tails, report = largest_events(model, calibration.windows, plan, stats, targets, settings, f"gain {gain:g}")
         gain_id = settings.gains.grid.index(gain)
-        part = part_file(run, gain)
-        write_atomically(part, parquet(tails_to_table(collector.tails, gain_id=gain_id, gain=gain)))
+        part = part_path(run, part_name(gain))
+        write_atomically(part, parquet(tails_to_table(tails, gain_id=gain_id, gain=gain)))
         run.time("forward_s", report.seconds)
         run.log("gain_measured", g=gain, seconds=round(report.seconds, 3), windows=report.n_windows, batches=report.n_batches)
     return part
@@ -96,7 +79,7 @@ def publish_grid(job: Job, run_id: str) -> None:
     with guard(job, run):
         began = monotonic()
         grid = job.settings.gains.grid
-        parts = [read_events(part_file(run, gain)) for gain in grid]
+        parts = [read_events(part_path(run, part_name(gain))) for gain in grid]
         targets, lattice = rate_targets_of(job.upstream(CALIBRATE)), calibration_lattice(job.settings)
         weights = bootstrap_weights(
             lattice.n_seq, reps=job.settings.statistics.bootstrap_reps, seed=job.settings.statistics.bootstrap_seed
@@ -123,17 +106,9 @@ def calibration_lattice(settings: Settings) -> Lattice:
     return Lattice(settings.datasets.A.n_windows_calibration, first, settings.pipeline.seq_len_tokens - first)
 
 
-def part_file(run: Run, gain: float) -> Path:
-    """Where one gain's candidate events wait for the others."""
-    return run.cache / f"gain_{gain!r}.parquet"
-
-
-def _is_measured(run: Run, gain: float) -> bool:
-    try:
-        read_events(part_file(run, gain))
-    except MissingArtifact:
-        return False
-    return True
+def part_name(gain: float) -> str:
+    """Name of the part file with one gain's candidate events."""
+    return f"gain_{gain!r}"
 
 
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:

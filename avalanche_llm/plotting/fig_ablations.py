@@ -64,7 +64,7 @@ def ablations(measured: pd.DataFrame) -> Figure:
                 axes.axvline(measure.reference, color=GREY, linewidth=0.8, zorder=1)
             axes.set_xlabel(measure.label)
             heading(axes, "" if row else definition_name(name), missing, len(dots))
-    legend_above(grid.figure, rate_handles(levels), columns=4, title=RATE_TITLE)
+    legend_above(grid.figure, rate_handles(levels, lines=False), columns=4, title=RATE_TITLE)
     return grid.figure
 
 

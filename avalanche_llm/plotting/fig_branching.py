@@ -75,14 +75,14 @@ def gstar_selection(summary: pd.DataFrame, gstar: pd.DataFrame) -> Figure:
             top = "" if row else definition_name(name) + "\n"
             heading(axes, top + _mark_gstar(axes, rows, select(gstar, name, rate)), missing, len(rows))
             gain_ticks(axes)
-        grid.axes[row][0].set_ylabel(f"rate {scientific(rate)}")
+        grid.axes[row][0].set_ylabel(scientific(rate))
     grid.figure.supxlabel(GAIN_LABEL)
-    grid.figure.supylabel("$b_\\mathrm{tot}$ (pairs/site); rate in events per unit and token")
+    grid.figure.supylabel("$b_\\mathrm{tot}$ (pairs/site) by target rate (events/unit/token)")
     handles = [
         line_handle(series(0), "$b_\\mathrm{tot}$"),
         band_handle(),
         line_handle(_LINE, "$b_\\mathrm{tot}$ = 1"),
-        line_handle(_GSTAR, "$g^*$ and its interval"),
+        line_handle(_GSTAR, "$g$* and its interval"),
     ]
     legend_above(grid.figure, handles, columns=2)
     return grid.figure
@@ -105,11 +105,11 @@ def spike_definitions(summary: pd.DataFrame) -> Figure:
             missing = sum(curve(axes, rows, measure.column, series(i)) for i, rows in enumerate(chosen))
             heading(axes, "" if row else measure.label, missing, sum(map(len, chosen)))
             gain_ticks(axes)
-        grid.axes[row][0].set_ylabel(f"rate {scientific(rate)}")
+        grid.axes[row][0].set_ylabel(scientific(rate))
     grid.figure.supxlabel(GAIN_LABEL)
-    grid.figure.supylabel("panels by target rate, in events per unit and token")
+    grid.figure.supylabel(RATE_TITLE)
     handles = [line_handle(series(index), definition_name(name)) for index, name in enumerate(names)]
-    legend_above(grid.figure, [*handles, band_handle(), line_handle(_LINE, "1 and 0")], columns=2)
+    legend_above(grid.figure, [*handles, band_handle(), line_handle(_LINE, "1 (left), 0 (right)")], columns=2)
     return grid.figure
 
 
@@ -119,7 +119,7 @@ _LINE: Final = Series(GREY, "", "-")
 def _mark_gstar(axes: Axes, rows: pd.DataFrame, chosen: pd.DataFrame) -> str:
     """Draw the selected gain in one panel; the sentence that says which it is and how it was found."""
     if chosen.empty or bool(chosen["gstar"].isna().iloc[0]):
-        return "$g^*$ not available"
+        return "$g$* not available"
     gain = float(chosen["gstar"].iloc[0])
     low, high = values(chosen, "gstar_ci_low")[0], values(chosen, "gstar_ci_high")[0]
     axes.axvspan(low, high, color=_GSTAR.color, alpha=BAND_ALPHA, linewidth=0)
@@ -127,4 +127,4 @@ def _mark_gstar(axes: Axes, rows: pd.DataFrame, chosen: pd.DataFrame) -> str:
     at = rows[rows["g"] == gain]
     axes.plot(at["g"], at["b_tot"], _GSTAR.marker, markersize=6.5, color=_GSTAR.color, markeredgecolor=BLACK)
     status = str(chosen["status"].iloc[0]).replace("_", " ")
-    return f"$g^*$ = {gain:g}, {status}"
+    return f"$g$* = {gain:g}, {status}"

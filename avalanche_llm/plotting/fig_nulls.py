@@ -103,10 +103,12 @@ def null_compare(nulls: pd.DataFrame, gstar: pd.DataFrame | None = None) -> Figu
             axes.axvline(compare, color=GREY, linewidth=0.8, zorder=1)
             axes.set_xlabel(label)
             heading(axes, "" if row else definition_name(name), missing, len(dots))
-    span = line_handle(Series(BLACK, "", "-"), "all gains")
-    at = "$g^*$" if gstar is not None else "gain nearest 1"
+    span = line_handle(Series(BLACK, "", "-"), "range over gains")
+    at = "$g$*" if gstar is not None else "gain nearest 1"
     stand_in = line_handle(Series(BLACK, "o", ""), f"not at {at}", hollow=True)
-    legend_above(grid.figure, [*rate_handles(levels), span, stand_in], columns=3, title=RATE_TITLE)
+    legend_above(
+        grid.figure, [*rate_handles(levels, lines=False), span, stand_in], columns=3, title=RATE_TITLE
+    )
     return grid.figure
 
 

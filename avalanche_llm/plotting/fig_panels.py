@@ -6,7 +6,7 @@ many values are missing, so an unavailable measure is visible as such.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from avalanche_llm.plotting.style import GREY, SMALL_PT, Series, new_figure, sci
 
 GAIN_LABEL: Final = "gain $g$ (dimensionless)"
 RATE_TITLE: Final = "target rate (events per unit and token)"
-BAND_ALPHA: Final = 0.22
+BAND_ALPHA: Final = 0.2
 
 _DEFINITIONS: Final[Mapping[str, str]] = MappingProxyType(
     {"SPIKE_ONE_SIDED_POS": "one-sided, $z > \\tau$", "SPIKE_TWO_SIDED_ABS": "two-sided, $|z| > \\tau$"}
@@ -169,9 +169,12 @@ def gain_ticks(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
 
 
-def rate_handles(levels: Sequence[float]) -> list[Artist]:
-    """One legend entry per target rate, in the look of its series."""
-    return [line_handle(series(index), scientific(rate)) for index, rate in enumerate(levels)]
+def rate_handles(levels: Sequence[float], *, lines: bool = True) -> list[Artist]:
+    """One legend entry per target rate, in the look of its series, or its marker alone."""
+    looks = [series(index) for index in range(len(levels))]
+    if not lines:
+        looks = [replace(look, linestyle="") for look in looks]
+    return [line_handle(look, scientific(rate)) for look, rate in zip(looks, levels, strict=True)]
 
 
 def line_handle(look: Series, label: str, *, hollow: bool = False) -> Line2D:
@@ -190,7 +193,14 @@ def band_handle(label: str = "bootstrap interval") -> Patch:
 
 
 def legend_above(
-    figure: Figure, handles: Sequence[Artist], *, columns: int, title: str | None = None
+    figure: Figure,
+    handles: Sequence[Artist],
+    *,
+    columns: int,
+    title: str | None = None,
+    handle_length: float = 2.6,
 ) -> None:
     """One legend for the whole figure, above the panels."""
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns, title=title)
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=columns, title=title, handlelength=handle_length
+    )

@@ -64,8 +64,8 @@ def raster_example(sites: pd.DataFrame, *, n_layers: int, n_tokens: int) -> Figu
     axes.grid(visible=False)
     axes.set_xlabel("token position (tokens)")
     axes.set_ylabel("layer (index)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
     occupancy = len(sites) / (n_layers * n_tokens)
     axes.set_title(f"{len(sizes)} components, {len(sites)} occupied sites, occupancy {occupancy:.3f}")
     if sizes.empty:
@@ -78,5 +78,5 @@ def raster_example(sites: pd.DataFrame, *, n_layers: int, n_tokens: int) -> Figu
     rest = len(sizes) - len(handles)
     if rest:
         handles.append(Patch(facecolor=_OTHERS, label=f"{rest} smaller"))
-    legend_above(figure, handles, columns=4, title="components, largest first")
+    legend_above(figure, handles, columns=4, title="components, largest first", handle_length=1.0)
     return figure

@@ -33,7 +33,7 @@ from avalanche_llm.plotting.fig_panels import (
 )
 from avalanche_llm.plotting.style import BLACK, GREY, Series, scientific, series, styled
 
-_SPREAD: Final = 0.16  # decades over which the gains of one target are set apart
+_SPREAD: Final = 0.24  # decades over which the gains of one target are set apart
 _ABSOLUTE: Final = Series(GREY, "", (0, (1, 1)))
 _RELATIVE: Final = Series(BLACK, "", (0, (4, 2)))
 
@@ -56,13 +56,14 @@ def rate_match(summary: pd.DataFrame, *, relative_tolerance: float) -> Figure:
         missing = _achieved(grid.axes[0][column], chosen, levels, tolerance, relative_tolerance)
         heading(grid.axes[0][column], definition_name(name), missing, total)
         missing = _errors(grid.axes[1][column], chosen, levels, tolerance, relative_tolerance)
-        heading(grid.axes[1][column], "", missing, total)
-    grid.axes[0][0].set_ylabel("achieved rate\n(events per unit and token)")
+        exact = sum(int((values(rows, "achieved_rate_max_abs_err") == 0).sum()) for rows in chosen)
+        heading(grid.axes[1][column], f"{exact} exact, at the edge" if exact else "", missing, total)
+    grid.axes[0][0].set_ylabel("achieved rate\n(events/unit/token)")
     grid.axes[1][0].set_ylabel("largest layer error\n/ target rate (dimensionless)")
     handles = [
         *rate_handles(levels),
         line_handle(_RELATIVE, f"relative tolerance {relative_tolerance:g}"),
-        line_handle(_ABSOLUTE, f"absolute {scientific(tolerance)}"),
+        line_handle(_ABSOLUTE, f"absolute tolerance {scientific(tolerance)}"),
     ]
     legend_above(grid.figure, handles, columns=2, title=RATE_TITLE)
     return grid.figure
@@ -76,7 +77,7 @@ def _achieved(
         look, achieved = series(index), values(rows, "achieved_rate_mean")
         offsets = np.linspace(-0.5, 0.5, len(rows)) if len(rows) > 1 else np.zeros(len(rows))
         x = rate * 10.0 ** (_SPREAD * offsets)
-        axes.plot(x, achieved, look.marker, color=look.color)
+        axes.plot(x, achieved, look.marker, color=look.color, markersize=1.4)
         missing += int(np.isnan(achieved).sum())
     ends = np.array([min(levels) / 1.4, max(levels) * 1.4])
     for factor in (1 - relative, 1 + relative):
@@ -90,7 +91,7 @@ def _achieved(
         axis.set_major_formatter(FuncFormatter(lambda value, _: scientific(value)))
         axis.set_minor_formatter(NullFormatter())
     axes.set_xticks(levels[:: max(1, len(levels) // 2)])
-    axes.set_xlabel("target rate\n(events per unit and token)")
+    axes.set_xlabel("target rate\n(events/unit/token)")
     return missing
 
 

@@ -59,11 +59,11 @@ def chi_curves(summary: pd.DataFrame, gstar: pd.DataFrame, *, alignment_max: flo
                 chosen = [rows.assign(chi=rows["chi"].where(rows["distance"].notna())) for rows in chosen]
             missing = sum(_chi(axes, rows, index, x) for index, rows in enumerate(chosen))
             heading(axes, "" if row else definition_name(name), missing, sum(map(len, chosen)))
-            axes.set_xlabel(GAIN_LABEL if x == "g" else "$g - g^*$ (dimensionless)")
+            axes.set_xlabel(GAIN_LABEL if x == "g" else "$g - g$* (dimensionless)")
             gain_ticks(axes)
         grid.axes[row][0].set_ylabel(_LABEL)
     ring = line_handle(Series(BLACK, "o", ""), "largest $\\chi$", hollow=True)
-    aligned = band_handle(f"$|g - g^*| \\leq$ {alignment_max:g}")
+    aligned = band_handle(f"$|g - g$*$| \\leq$ {alignment_max:g}")
     aligned.set_alpha(0.15)
     handles = [*rate_handles(levels), band_handle(), ring, aligned]
     legend_above(grid.figure, handles, columns=3, title=RATE_TITLE)

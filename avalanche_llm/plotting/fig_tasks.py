@@ -33,7 +33,7 @@ from avalanche_llm.plotting.fig_panels import (
 from avalanche_llm.plotting.style import GREY, Series, scientific, series, styled
 
 CONDITIONS: Final = ("g1", "gstar")
-_LABELS: Final = ("$g$ = 1", "$g^*$")
+_LABELS: Final = ("$g$ = 1", "$g$*")
 _LOOKS: Final = (Series("#0072B2", "o", ""), Series("#D55E00", "s", ""))
 _CHANCE: Final = Series(GREY, "", (0, (3, 2)))
 _ZERO: Final = Series(GREY, "", "-")
@@ -98,7 +98,7 @@ def arc_accuracy(arc: pd.DataFrame, *, chance: float) -> Figure:
         )
         bottom.set_xlim(-0.6, len(levels) - 0.4)
     grid.axes[0][0].set_ylabel("accuracy\n(share of questions)")
-    grid.axes[1][0].set_ylabel("$g^*$ minus $g$ = 1\n(share of questions)")
+    grid.axes[1][0].set_ylabel("$g$* minus $g$ = 1\n(share of questions)")
     grid.figure.supxlabel(RATE_TITLE)
     handles = [line_handle(look, label) for look, label in zip(_LOOKS, _LABELS, strict=True)]
     lines = [line_handle(_CHANCE, f"chance {chance:.3g}"), line_handle(_ZERO, "no difference")]
