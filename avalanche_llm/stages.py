@@ -89,7 +89,17 @@ def stages(canon: Canon | None = None) -> Mapping[str, Stage]:
             files(rasters_token_layer="RASTER_NPZ_BASENAME", metrics="METRICS_PARQUET_BASENAME"),
             runs_model=True,
         ),
-        stage(nulls, (calibrate, grid, select, rasters), _SELECT, runs_model=True),
+        stage(
+            nulls,
+            (calibrate, grid, select, rasters),
+            _SELECT,
+            files(
+                rasters_nulls="NULL_NPZ_BASENAME",
+                tau_rate_matched="TAU_RATE_MATCHED_PARQUET_BASENAME",
+                null_marginals="NULL_MARGINALS_PARQUET_BASENAME",
+            ),
+            runs_model=True,
+        ),
         stage(analysis, (calibrate, grid, select, rasters, nulls), _SELECT, runs_model=True),
         stage("PHASE6_GENERALIZE_B_METRICS", (calibrate, grid, select), (*_SELECT, "datasets.B"), runs_model=True),
         stage("PHASE6_ARC_MCQ_EVAL", (select,), (*_SELECT, "datasets.ARC_MCQ"), runs_model=True),

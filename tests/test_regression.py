@@ -45,8 +45,8 @@ def test_multistep_regression_of_full_sampling_is_the_one_step_slope(nearly_crit
 
 
 def test_multistep_regression_recovers_a_short_memory() -> None:
-    found = multistep_regression(driven_branching(0.5, trials=64, times=256, seed=5), k_max=20)
-    assert found.m == pytest.approx(0.5, abs=0.03)
+    found = multistep_regression(driven_branching(0.5, trials=64, times=2000, seed=5), k_max=20)
+    assert found.m == pytest.approx(0.5, abs=0.015)
 
 
 def test_multistep_regression_ignores_a_profile_shared_by_all_trials() -> None:

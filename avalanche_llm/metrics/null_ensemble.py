@@ -154,7 +154,8 @@ def _shift_pairs(occupancy: UInt8[np.ndarray, "seq layer token"], draws: int, se
     chunk = max(1, SHIFTS_AT_ONCE // max(1, n_seq * n_layers))
     for start in range(0, draws, chunk):
         now = slice(start, min(start + chunk, draws))
-        shift = rng.integers(1, n_tokens, size=(n_seq, n_layers, now.stop - start))
+        # drawn draw by draw, so that the size of a chunk does not show in the result
+        shift = rng.integers(1, n_tokens, size=(now.stop - start, n_seq, n_layers)).transpose(1, 2, 0)
         relative = shift[:, 1:] - shift[:, :-1]  # a negative one counts back from the end of the ring
         opened = np.take_along_axis(lost, shift, axis=-1).sum(axis=(0, 1), dtype=np.int64)
         time[now] = ring.sum(dtype=np.int64) - opened

@@ -25,6 +25,8 @@ MIN_VALID_SHARE: Final = 0.5
 """An interval needs at least this share of the replicates to have been fitted."""
 GAIN_DECIMALS: Final = 9
 """Gains are written with few decimals; 0.9 - 0.7 must count as 0.2."""
+_ROUNDING: Final = 1e-24
+"""Sum of squares of log means that are equal but for rounding; integer sizes differ by more."""
 
 
 def sequence_totals(counts: UInt[np.ndarray, "*cond seq layer token"]) -> Int64[np.ndarray, "*cond seq"]:
@@ -205,5 +207,6 @@ def _slopes(
     dy = np.where(present, log_s - (log_s.sum(axis=1) / n)[:, None], 0.0)
     sxx, sxy, syy = (dx * dx).sum(axis=1), (dx * dy).sum(axis=1), (dy * dy).sum(axis=1)
     slope = np.divide(sxy, sxx, out=np.full(len(sxx), np.nan), where=points > 1)
-    r2 = np.divide(sxy * sxy, sxx * syy, out=np.full(len(sxx), np.nan), where=(points > 1) & (syy > 0.0))
+    varies = (points > 1) & (syy > _ROUNDING)
+    r2 = np.divide(sxy * sxy, sxx * syy, out=np.full(len(sxx), np.nan), where=varies)
     return slope, r2, points

@@ -102,17 +102,17 @@ def fit_tail(
     Not available: no size at all, fewer than `min_tail_samples` in the tail, or one size only in it.
     """
     if len(sizes) == 0:
-        return TailFit.unavailable("no avalanches", float("nan"), 0)
+        return TailFit.unavailable("no avalanches", xmin=float("nan"), n_tail=0)
     xmin = percentile_xmin(sizes, xmin_percentile)
     all_values, all_counts = np.unique(sizes.astype(np.int64), return_counts=True)
     values, counts = all_values[all_values >= xmin], all_counts[all_values >= xmin]
     n_tail = int(counts.sum())
     if n_tail < min_tail_samples:
         reason = f"{n_tail} avalanches of size {xmin} or more, {min_tail_samples} needed"
-        return TailFit.unavailable(reason, xmin, n_tail)
+        return TailFit.unavailable(reason, float(xmin), n_tail)
     if len(values) < 2:
         reason = f"all {n_tail} avalanches of size {xmin} or more have size {values[0]}"
-        return TailFit.unavailable(reason, xmin, n_tail)
+        return TailFit.unavailable(reason, float(xmin), n_tail)
 
     x, n = values.astype(np.float64), counts.astype(np.float64)
     log_excess = np.log(x / xmin)

@@ -26,7 +26,7 @@ from avalanche_llm.plotting.fig_panels import (
     curve_rows,
     definition_name,
     definitions,
-    gain_ticks,
+    few_ticks,
     heading,
     legend_above,
     line_handle,
@@ -74,7 +74,8 @@ def gstar_selection(summary: pd.DataFrame, gstar: pd.DataFrame) -> Figure:
             missing = curve(axes, rows, "b_tot", series(0))
             top = "" if row else definition_name(name) + "\n"
             heading(axes, top + _mark_gstar(axes, rows, select(gstar, name, rate)), missing, len(rows))
-            gain_ticks(axes)
+            few_ticks(axes.xaxis)
+            few_ticks(axes.yaxis)
         grid.axes[row][0].set_ylabel(scientific(rate))
     grid.figure.supxlabel(GAIN_LABEL)
     grid.figure.supylabel("$b_\\mathrm{tot}$ (pairs/site) by target rate (events/unit/token)")
@@ -100,11 +101,12 @@ def spike_definitions(summary: pd.DataFrame) -> Figure:
     grid = small_multiples([1.05] * len(levels), len(measures), share_y="col")
     for row, rate in enumerate(levels):
         for axes, measure in zip(grid.axes[row], measures, strict=True):
-            reference(axes, measure.reference if measure.reference is not None else 0.0)
+            reference(axes, measure.reference)
             chosen = [select(summary, name, rate) for name in names]
             missing = sum(curve(axes, rows, measure.column, series(i)) for i, rows in enumerate(chosen))
             heading(axes, "" if row else measure.label, missing, sum(map(len, chosen)))
-            gain_ticks(axes)
+            few_ticks(axes.xaxis)
+            few_ticks(axes.yaxis)
         grid.axes[row][0].set_ylabel(scientific(rate))
     grid.figure.supxlabel(GAIN_LABEL)
     grid.figure.supylabel(RATE_TITLE)

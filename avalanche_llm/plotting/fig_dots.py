@@ -47,5 +47,6 @@ def dot_panel(axes: Axes, categories: Sequence[str], dots: Sequence[Dot], n_seri
     axes.set_ylim(len(categories) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=3, steps=[1, 2, 5, 10]))
     return int(np.isnan([dot.value for dot in dots]).sum())

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -99,11 +100,12 @@ def curve(
 ) -> int:
     """Draw one measure over the gain with its interval `opt_<name>_ci_*` if given; the number of NaN points.
 
-    A single point gets an error bar instead of a band, which would have no width.
+    No interval is drawn where the value itself is missing. A single point gets an error bar instead of a
+    band, which would have no width.
     """
     stem = f"opt_{name.removeprefix('opt_')}_ci"
     gains, centre = values(rows, x), values(rows, name)
-    low, high = values(rows, f"{stem}_low"), values(rows, f"{stem}_high")
+    low, high = (np.where(np.isnan(centre), np.nan, values(rows, f"{stem}_{end}")) for end in ("low", "high"))
     if len(gains) > 1:
         axes.fill_between(gains, low, high, color=look.color, alpha=BAND_ALPHA, linewidth=0)
     else:
@@ -131,22 +133,28 @@ def curve_rows(
     grid = small_multiples([row_height_in] * len(measures), len(names))
     for row, measure in enumerate(measures):
         for axes, name in zip(grid.axes[row], names, strict=True):
-            if measure.reference is not None:
-                reference(axes, measure.reference)
+            reference(axes, measure.reference)
             chosen = [select(frame, name, rate) for rate in levels]
             missing = sum(
                 curve(axes, rows, measure.column, series(index), hollow=measure.hollow)
                 for index, rows in enumerate(chosen)
             )
             heading(axes, "" if row else definition_name(name), missing, sum(map(len, chosen)))
-            gain_ticks(axes)
+            few_ticks(axes.xaxis)
+        few_ticks(grid.axes[row][0].yaxis)
         grid.axes[row][0].set_ylabel(measure.label)
     return grid
 
 
-def reference(axes: Axes, y: float) -> None:
-    """A grey horizontal line at a value the reader compares with."""
-    axes.axhline(y, color=GREY, linewidth=0.8, zorder=1)
+def reference(axes: Axes, y: float | None) -> None:
+    """A grey horizontal line at a value the reader compares with, if there is one; the axis will include it.
+
+    `axhline` would put a rounded y into the data limits, and data of exactly y would then set a scale of 1e-17.
+    """
+    if y is not None:
+        ends, across = (0.0, 1.0), axes.get_yaxis_transform()
+        axes.add_artist(Line2D(ends, (y, y), color=GREY, linewidth=0.8, zorder=1, transform=across))
+        axes.update_datalim([(0.0, y)], updatex=False)
 
 
 def heading(axes: Axes, text: str, missing: int, total: int) -> None:
@@ -160,13 +168,20 @@ def heading(axes: Axes, text: str, missing: int, total: int) -> None:
 def say(axes: Axes, text: str) -> None:
     """A sentence in the middle of a panel that has nothing to draw."""
     axes.text(
-        0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=SMALL_PT
+        0.5,
+        0.5,
+        text,
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        fontsize=SMALL_PT,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
     )
 
 
-def gain_ticks(axes: Axes) -> None:
-    """Few, round gain ticks."""
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+def few_ticks(axis: XAxis | YAxis) -> None:
+    """Three to five round ticks, so that small panels stay readable."""
+    axis.set_major_locator(MaxNLocator(nbins=4, min_n_ticks=3, steps=[1, 2, 2.5, 5, 10]))
 
 
 def rate_handles(levels: Sequence[float], *, lines: bool = True) -> list[Artist]:

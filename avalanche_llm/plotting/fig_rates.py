@@ -20,7 +20,7 @@ from avalanche_llm.plotting.fig_panels import (
     RATE_TITLE,
     definition_name,
     definitions,
-    gain_ticks,
+    few_ticks,
     heading,
     legend_above,
     line_handle,
@@ -34,6 +34,7 @@ from avalanche_llm.plotting.fig_panels import (
 from avalanche_llm.plotting.style import BLACK, GREY, Series, scientific, series, styled
 
 _SPREAD: Final = 0.24  # decades over which the gains of one target are set apart
+_SPARSE: Final = 4  # up to so many gains of one target leave room for full markers
 _ABSOLUTE: Final = Series(GREY, "", (0, (1, 1)))
 _RELATIVE: Final = Series(BLACK, "", (0, (4, 2)))
 
@@ -57,7 +58,7 @@ def rate_match(summary: pd.DataFrame, *, relative_tolerance: float) -> Figure:
         heading(grid.axes[0][column], definition_name(name), missing, total)
         missing = _errors(grid.axes[1][column], chosen, levels, tolerance, relative_tolerance)
         exact = sum(int((values(rows, "achieved_rate_max_abs_err") == 0).sum()) for rows in chosen)
-        heading(grid.axes[1][column], f"{exact} exact, at the edge" if exact else "", missing, total)
+        heading(grid.axes[1][column], f"{exact} exact (at edge)" if exact else "", missing, total)
     grid.axes[0][0].set_ylabel("achieved rate\n(events/unit/token)")
     grid.axes[1][0].set_ylabel("largest layer error\n/ target rate (dimensionless)")
     handles = [
@@ -73,11 +74,12 @@ def _achieved(
     axes: Axes, chosen: list[pd.DataFrame], levels: list[float], tolerance: float, relative: float
 ) -> int:
     missing = 0
+    size = 4.0 if max(map(len, chosen)) <= _SPARSE else 1.8
     for index, (rows, rate) in enumerate(zip(chosen, levels, strict=True)):
         look, achieved = series(index), values(rows, "achieved_rate_mean")
         offsets = np.linspace(-0.5, 0.5, len(rows)) if len(rows) > 1 else np.zeros(len(rows))
         x = rate * 10.0 ** (_SPREAD * offsets)
-        axes.plot(x, achieved, look.marker, color=look.color, markersize=1.4)
+        axes.plot(x, achieved, look.marker, color=look.color, markersize=size, markeredgewidth=0)
         missing += int(np.isnan(achieved).sum())
     ends = np.array([min(levels) / 1.4, max(levels) * 1.4])
     for factor in (1 - relative, 1 + relative):
@@ -121,5 +123,5 @@ def _errors(
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: scientific(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(GAIN_LABEL)
-    gain_ticks(axes)
+    few_ticks(axes.xaxis)
     return int(np.isnan(joined).sum())

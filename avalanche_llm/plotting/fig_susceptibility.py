@@ -21,7 +21,7 @@ from avalanche_llm.plotting.fig_panels import (
     curve,
     definition_name,
     definitions,
-    gain_ticks,
+    few_ticks,
     heading,
     legend_above,
     line_handle,
@@ -60,7 +60,8 @@ def chi_curves(summary: pd.DataFrame, gstar: pd.DataFrame, *, alignment_max: flo
             missing = sum(_chi(axes, rows, index, x) for index, rows in enumerate(chosen))
             heading(axes, "" if row else definition_name(name), missing, sum(map(len, chosen)))
             axes.set_xlabel(GAIN_LABEL if x == "g" else "$g - g$* (dimensionless)")
-            gain_ticks(axes)
+            few_ticks(axes.xaxis)
+        few_ticks(grid.axes[row][0].yaxis)
         grid.axes[row][0].set_ylabel(_LABEL)
     ring = line_handle(Series(BLACK, "o", ""), "largest $\\chi$", hollow=True)
     aligned = band_handle(f"$|g - g$*$| \\leq$ {alignment_max:g}")

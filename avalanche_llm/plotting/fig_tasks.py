@@ -19,6 +19,7 @@ from avalanche_llm.plotting.fig_panels import (
     Measure,
     definition_name,
     definitions,
+    few_ticks,
     heading,
     legend_above,
     line_handle,
@@ -35,6 +36,7 @@ from avalanche_llm.plotting.style import GREY, Series, scientific, series, style
 CONDITIONS: Final = ("g1", "gstar")
 _LABELS: Final = ("$g$ = 1", "$g$*")
 _LOOKS: Final = (Series("#0072B2", "o", ""), Series("#D55E00", "s", ""))
+_ENDS: Final = ("low", "high")
 _CHANCE: Final = Series(GREY, "", (0, (3, 2)))
 _ZERO: Final = Series(GREY, "", "-")
 
@@ -53,8 +55,7 @@ def generalization(generalized: pd.DataFrame) -> Figure:
     grid = small_multiples([0.95] * len(measures), len(names))
     for row, measure in enumerate(measures):
         for axes, name in zip(grid.axes[row], names, strict=True):
-            if measure.reference is not None:
-                reference(axes, measure.reference)
+            reference(axes, measure.reference)
             pairs = [_pair(select(generalized, name, rate), measure.column) for rate in levels]
             for index, pair in enumerate(pairs):
                 look = series(index)
@@ -63,6 +64,7 @@ def generalization(generalized: pd.DataFrame) -> Figure:
             heading(axes, "" if row else definition_name(name), missing, 2 * len(pairs))
             axes.set_xticks((0, 1), labels=_LABELS)
             axes.set_xlim(-0.35, 1.35)
+        few_ticks(grid.axes[row][0].yaxis)
         grid.axes[row][0].set_ylabel(measure.label)
     grid.figure.supxlabel("gain condition on data set B")
     legend_above(grid.figure, rate_handles(levels), columns=4, title=RATE_TITLE)
@@ -102,7 +104,7 @@ def arc_accuracy(arc: pd.DataFrame, *, chance: float) -> Figure:
     grid.figure.supxlabel(RATE_TITLE)
     handles = [line_handle(look, label) for look, label in zip(_LOOKS, _LABELS, strict=True)]
     lines = [line_handle(_CHANCE, f"chance {chance:.3g}"), line_handle(_ZERO, "no difference")]
-    legend_above(grid.figure, [*handles, *lines], columns=4)
+    legend_above(grid.figure, [*handles, *lines], columns=2)
     return grid.figure
 
 
@@ -117,7 +119,8 @@ def _points(axes: Axes, rows: pd.DataFrame, levels: Sequence[float], name: str, 
     look = _LOOKS[1 if place is None else place]
     ordered = rows.set_index("target_rate").reindex(list(levels))
     x = np.arange(len(levels)) + (0.0 if place is None else 0.3 * (place - 0.5))
-    axes.vlines(x, values(ordered, f"{name}_ci_low"), values(ordered, f"{name}_ci_high"), color=look.color)
     centre = values(ordered, name)
+    low, high = (np.where(np.isnan(centre), np.nan, values(ordered, f"{name}_ci_{end}")) for end in _ENDS)
+    axes.vlines(x, low, high, color=look.color)
     axes.plot(x, centre, look.marker, color=look.color)
     return int(np.isnan(centre).sum())
