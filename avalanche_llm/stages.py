@@ -58,6 +58,17 @@ def stages(canon: Canon | None = None) -> Mapping[str, Stage]:
             phase_id, command, canon[f"STAGE_TAG.{phase_id}"], needs, scope, artifacts or {}, runs_model, bool(artifacts)
         )
 
+    def exported(tables: tuple[str, ...], figures: tuple[str, ...]) -> Mapping[str, str]:
+        kinds = (("TABLE", tables, ("CSV", "PARQUET")), ("FIG", figures, ("PDF", "PNG")))
+        return {
+            f"{long_id}_{form.lower()}": canon[f"OUTPUT.{kind}_FILE_{form}"][long_id]
+            for kind, short_ids, forms in kinds
+            for short_id in short_ids
+            for long_id in canon[f"ID.{kind}"]
+            if long_id.startswith(short_id)
+            for form in forms
+        }
+
     calibrate, grid, select = "PHASE1_CALIBRATE", "PHASE2_GAIN_GRID", "PHASE2_SELECT_GSTAR"
     rasters, nulls, analysis = "PHASE3_EXTRACT_RASTERS", "PHASE4_RUN_NULLS", "PHASE5_ANALYZE_AND_EXPORT"
     everything = (*_SELECT, "datasets.B", "datasets.ARC_MCQ")
@@ -100,7 +111,23 @@ def stages(canon: Canon | None = None) -> Mapping[str, Stage]:
             ),
             runs_model=True,
         ),
-        stage(analysis, (calibrate, grid, select, rasters, nulls), _SELECT, runs_model=True),
+        stage(
+            analysis,
+            (calibrate, grid, select, rasters, nulls),
+            _SELECT,
+            {
+                **files(
+                    metrics="METRICS_PARQUET_BASENAME",
+                    avalanches="AVALANCHES_PARQUET_BASENAME",
+                    null_comparison="NULL_COMPARISON_PARQUET_BASENAME",
+                    signatures="SIGNATURES_JSON_BASENAME",
+                ),
+                **exported(
+                    ("T01", "T04", "T05", "T06"), ("F01", "F02", "F03", "F04", "F05", "F08", "F09", "F10", "F11")
+                ),
+            },
+            runs_model=True,
+        ),
         stage("PHASE6_GENERALIZE_B_METRICS", (calibrate, grid, select), (*_SELECT, "datasets.B"), runs_model=True),
         stage("PHASE6_ARC_MCQ_EVAL", (select,), (*_SELECT, "datasets.ARC_MCQ"), runs_model=True),
         stage("PHASE7_PAPER_EXPORT", (analysis, "PHASE6_GENERALIZE_B_METRICS", "PHASE6_ARC_MCQ_EVAL"), everything),

@@ -33,7 +33,9 @@ def unannotated() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", before)
 
 
-def measure(counts: np.ndarray, adjacency_id: str = "ADJ_4N", max_per_sequence: int = 20000) -> AvalancheTable:
+def measure(
+    counts: np.ndarray, adjacency_id: str = "ADJ_4N", max_per_sequence: int = 20000
+) -> AvalancheTable:
     occupancy = (counts > 0).astype(np.uint8)
     return avalanches(occupancy, counts, adjacency_id=adjacency_id, max_per_sequence=max_per_sequence)
 
@@ -62,7 +64,9 @@ def flood_fill(counts: np.ndarray, adjacency_id: str) -> list[tuple[int, ...]]:
 
 
 def rows(table: AvalancheTable) -> list[tuple[int, ...]]:
-    return sorted(zip(*(column.astype(np.int64).tolist() for column in table.columns().values()), strict=True))
+    return sorted(
+        zip(*(column.astype(np.int64).tolist() for column in table.columns().values()), strict=True)
+    )
 
 
 def test_avalanches_measures_the_toy_raster() -> None:

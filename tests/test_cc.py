@@ -1,4 +1,4 @@
-"""Connected components: hand-drawn rasters, exact enumerations, the Euler identity and the lattice at its threshold."""
+"""Connected components: drawn rasters, exact enumerations, the Euler identity, critical percolation."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -38,7 +38,7 @@ def every_raster(n_layers: int, n_tokens: int) -> np.ndarray:
 def components_per_sequence(rasters: np.ndarray, adjacency_id: str) -> np.ndarray:
     labels, n = label_components(rasters, adjacency_id)
     owner = np.zeros(n + 1, dtype=np.int64)
-    owner[labels] = np.arange(len(rasters))[:, None, None]  # a label that spans sequences would be counted once
+    owner[labels] = np.arange(len(rasters))[:, None, None]  # a label in two sequences would count once
     return np.bincount(owner[1:], minlength=len(rasters))
 
 
@@ -123,7 +123,9 @@ def test_label_components_fulfils_the_euler_identity(raster: np.ndarray) -> None
     eight_of_empty = components_per_sequence((1 - padded).astype(np.uint8), "ADJ_8N")
     full = padded.astype(bool)
     sites = full.sum(axis=(1, 2))
-    bonds = (full[:, 1:] & full[:, :-1]).sum(axis=(1, 2)) + (full[:, :, 1:] & full[:, :, :-1]).sum(axis=(1, 2))
+    bonds = (full[:, 1:] & full[:, :-1]).sum(axis=(1, 2)) + (full[:, :, 1:] & full[:, :, :-1]).sum(
+        axis=(1, 2)
+    )
     blocks = (full[:, 1:, 1:] & full[:, 1:, :-1] & full[:, :-1, 1:] & full[:, :-1, :-1]).sum(axis=(1, 2))
     np.testing.assert_array_equal(four - eight_of_empty + 1, sites - bonds + blocks)
 
@@ -148,7 +150,9 @@ def test_label_components_refuses_an_unknown_adjacency() -> None:
 
 @pytest.mark.usefixtures("unannotated")
 def test_label_components_refuses_a_condition_axis() -> None:
-    with pytest.raises(SchemaError, match=r"labels need \[seq, layer, token\], got 4 axes: pass one condition"):
+    with pytest.raises(
+        SchemaError, match=r"labels need \[seq, layer, token\], got 4 axes: pass one condition"
+    ):
         label_components(np.zeros((2, 1, 2, 2), dtype=np.uint8), "ADJ_4N")
 
 

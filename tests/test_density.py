@@ -34,7 +34,12 @@ def test_density_of_a_hand_drawn_raster() -> None:
 
 def test_density_of_a_full_raster_is_one_component_at_the_border() -> None:
     found = measure(np.full((2, 3, 4), 2, dtype=np.uint16))
-    assert (found.occupancy, found.largest_share, found.border_share, found.token0_share) == (1.0, 1.0, 1.0, 0.25)
+    assert (found.occupancy, found.largest_share, found.border_share, found.token0_share) == (
+        1.0,
+        1.0,
+        1.0,
+        0.25,
+    )
 
 
 def test_density_of_a_silent_raster_has_no_shares() -> None:

@@ -1,5 +1,6 @@
 """Every figure from tables of realistic shape: drawn, labelled, stamped, byte-stable, and calm about gaps."""
 
+import hashlib
 import io
 import os
 import re
@@ -7,9 +8,8 @@ import subprocess
 import sys
 import textwrap
 import warnings
-import zlib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 
 import matplotlib
@@ -194,3 +194,293 @@ DRAW: dict[str, Callable[[], Figure]] = {
     "F10_NULL_COMPARE": lambda: figures.null_compare(nulls(), gstar()),
     "F11_ABLATIONS": lambda: figures.ablations(interventions()),
 }
+
+
+@cache
+def rendered(figure_id: str) -> tuple[Figure, style.FigureFiles]:
+    figure = DRAW[figure_id]()
+    return figure, style.save(figure, PROVENANCE)
+
+
+def texts(figure: Figure) -> list[Text]:
+    """Every text with something in it, tick labels and legends included."""
+    return [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+
+
+def words(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in texts(figure))
+
+
+def shown(figure: Figure) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """Text and box in pixels of what is on the page: tick labels outside the axis limits are not."""
+    figure.draw_without_rendering()
+    hidden = set()
+    for axes in figure.axes:
+        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                slack = 1e-6 * abs(high - low)
+                if not min(low, high) - slack <= tick.get_loc() <= max(low, high) + slack:
+                    hidden |= {tick.label1, tick.label2}
+    return [(t.get_text(), t.get_window_extent().extents) for t in texts(figure) if t not in hidden]
+
+
+def lines_of(figure: Figure) -> list[np.ndarray]:
+    return [np.asarray(line.get_ydata(), dtype=float) for axes in figure.axes for line in axes.lines]
+
+
+def test_figures_has_every_canonical_id() -> None:
+    assert tuple(figures.FIGURES) == tuple(load_canon()["ID.FIG"])
+    assert set(DRAW) == set(figures.FIGURES)
+
+
+@pytest.mark.parametrize("figure_id", DRAW)
+def test_save_gives_the_same_bytes_from_two_renders(figure_id: str) -> None:
+    _, first = rendered(figure_id)
+    assert style.save(DRAW[figure_id](), PROVENANCE) == first
+    assert first.pdf.startswith(b"%PDF") and b"CreationDate" not in first.pdf
+
+
+def test_save_does_not_depend_on_process_settings_or_earlier_saves() -> None:
+    code = textwrap.dedent(
+        """
+        import hashlib, sys
+        sys.path[:0] = sys.argv[1:]
+        import matplotlib
+        matplotlib.rcParams.update({"font.size": 20, "lines.linewidth": 5, "savefig.dpi": 50})
+        import test_figures as t
+        files = t.style.save(t.DRAW["F04_NULL_DELTAB"](), t.PROVENANCE)
+        assert "matplotlib.pyplot" not in sys.modules
+        print(hashlib.sha256(files.pdf).hexdigest(), hashlib.sha256(files.png).hexdigest())
+        """
+    )
+    here = os.path.dirname(os.path.abspath(__file__))
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}
+    command = [sys.executable, "-c", code, here, os.path.dirname(here)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    figure, first = rendered("F04_NULL_DELTAB")
+    assert done.stdout.split() == [hashlib.sha256(data).hexdigest() for data in (first.pdf, first.png)]
+    assert style.save(figure, PROVENANCE) == first
+
+
+@pytest.mark.parametrize("figure_id", ["F01_RASTER_EXAMPLE", "F11_ABLATIONS"])
+def test_save_writes_the_provenance_into_both_files(figure_id: str) -> None:
+    _, files = rendered(figure_id)
+    with Image.open(io.BytesIO(files.png)) as image:
+        stamped = dict(image.text)  # type: ignore[attr-defined]  # only PNG images have it
+    for name, value in asdict(PROVENANCE).items():
+        assert stamped[name] == value
+        assert b"tEXt" + name.encode() + b"\0" + value.encode() in files.png
+        found = re.search(rb"/%b \(((?:\\.|[^\\)])*)\)" % name.encode(), files.pdf)
+        assert found is not None and re.sub(rb"\\(.)", rb"\1", found[1]) == value.encode()
+
+
+def test_save_stamps_a_change_of_provenance() -> None:
+    figure, first = rendered("F01_RASTER_EXAMPLE")
+    other = style.save(figure, replace(PROVENANCE, g="0.95"))
+    assert other.pdf != first.pdf and other.png != first.png
+
+
+def test_styled_restores_the_callers_settings() -> None:
+    before = dict(matplotlib.rcParams)
+    DRAW["F04_NULL_DELTAB"]()
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_provenance_of_joins_distinct_values_in_order() -> None:
+    found = style.provenance_of(summary())
+    assert (found.spike_def_id, found.target_rate) == (",".join(DEFINITIONS), "1e-05,2e-05,4e-05,8e-05")
+    assert found.g == ",".join(map(str, GAINS))
+    assert found.run_id == PROVENANCE.run_id
+    with pytest.raises(SchemaError, match="config_hash"):
+        style.provenance_of(summary().drop(columns="config_hash"))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(2e-5, "2×10⁻⁵"), (1.6e-3, "1.6×10⁻³"), (2e-4, "2×10⁻⁴"), (1.0, "1×10⁰"), (0.0, "0")]
+)
+def test_scientific_writes_powers_of_ten(value: float, text: str) -> None:
+    assert style.scientific(value) == text
+
+
+def test_series_never_repeats_a_whole_look() -> None:
+    looks = [style.series(index) for index in range(21)]
+    assert len(set(looks)) == len(looks)
+    assert len({look.color for look in looks[:7]}) == len({look.marker for look in looks[:7]}) == 7
+
+
+@pytest.mark.parametrize("figure_id", DRAW)
+def test_figure_is_readable_at_one_column(figure_id: str) -> None:
+    figure, _ = rendered(figure_id)
+    assert figure.get_figwidth() == style.COLUMN_WIDTH_IN and figure.get_figheight() <= 9
+    assert min(text.get_fontsize() for text in texts(figure)) >= 7
+    assert "critical" not in words(figure)
+    page = figure.bbox
+    boxes = shown(figure)
+    for text, (left, bottom, right, top) in boxes:
+        inside = left >= page.x0 and bottom >= page.y0 and right <= page.x1 and top <= page.y1
+        assert inside, f"{text!r} leaves the page: {left, bottom, right, top} on {page.size}"
+    # Slanted labels have boxes larger than themselves.
+    upright = [box for box in boxes if not (figure_id == "F07_ARC_MCQ" and "×10" in box[0])]
+    for place, (text, (left, bottom, right, top)) in enumerate(upright):
+        for other, (x0, y0, x1, y1) in upright[place + 1 :]:
+            overlap = min(right, x1) - max(left, x0) > 1 and min(top, y1) - max(bottom, y0) > 1
+            assert not overlap, f"{text!r} overlaps {other!r}"
+    for legend in figure.legends:
+        for axes in figure.axes:
+            assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+
+
+@pytest.mark.parametrize("figure_id", DRAW)
+def test_figure_labels_every_outer_axis(figure_id: str) -> None:
+    figure, _ = rendered(figure_id)
+    labelled = [axes for axes in figure.axes if axes.get_xlabel() or figure.get_supxlabel()]
+    assert len(labelled) == len(figure.axes)
+    assert any(
+        unit in words(figure) for unit in ("(pairs/site)", "(events", "(tokens)", "(share of questions)")
+    )
+
+
+def test_legend_stays_on_the_page_for_longer_rates() -> None:
+    def longer(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(target_rate=frame["target_rate"] * 1.6e2)
+
+    for figure in (
+        figures.rate_match(longer(summary()), relative_tolerance=0.02),
+        figures.branching_curves(longer(summary())),
+        figures.chi_curves(longer(summary()), longer(gstar()), alignment_max=0.2),
+        figures.generalization(longer(paired())),
+        figures.null_compare(longer(nulls()), longer(gstar())),
+        figures.ablations(longer(interventions())),
+    ):
+        figure.draw_without_rendering()
+        box = figure.legends[0].get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+        assert len(figure.legends) == 1
+
+
+def test_raster_rows_lists_occupied_sites() -> None:
+    rows = figures.raster_rows(np.array([[0, 1, 1], [2, 0, 0]]))
+    assert rows.to_dict("list") == {"layer": [0, 0, 1], "token": [1, 2, 0], "component": [1, 1, 2]}
+
+
+def test_raster_example_colours_the_largest_component_first() -> None:
+    labels = np.array([[1, 0, 2, 2, 2], [0, 3, 0, 0, 0]])
+    figure = figures.raster_example(figures.raster_rows(labels), n_layers=2, n_tokens=5)
+    image = np.asarray(figure.axes[0].images[0].get_array())
+    assert image.tolist() == [[3, 0, 2, 2, 2], [0, 4, 0, 0, 0]]
+    assert "3 components, 5 occupied sites, occupancy 0.500" in words(figure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["3 sites", "1 sites", "1 sites"]
+
+
+def test_raster_example_says_when_a_sequence_is_silent_and_refuses_a_site_outside() -> None:
+    silent = figures.raster_rows(np.zeros((3, 5), dtype=np.int64))
+    assert "no activation event" in words(figures.raster_example(silent, n_layers=3, n_tokens=5))
+    outside = pd.DataFrame({"layer": [3], "token": [0], "component": [1]})
+    with pytest.raises(SchemaError, match="outside the raster"):
+        figures.raster_example(outside, n_layers=3, n_tokens=5)
+
+
+def test_branching_curves_draws_the_table() -> None:
+    table = summary()
+    figure = figures.branching_curves(table)
+    rows = table[(table["spike_def_id"] == DEFINITIONS[1]) & (table["target_rate"] == RATES[2])]
+    for panel, column in ((1, "b_time"), (3, "b_depth"), (5, "b_tot")):
+        drawn = [line.get_ydata() for line in figure.axes[panel].lines]
+        assert any(np.array_equal(line, rows[column]) for line in drawn)
+
+
+def test_rate_match_draws_exact_matches_at_the_edge_and_both_tolerances() -> None:
+    figure = figures.rate_match(summary(), relative_tolerance=0.02)
+    bottom = figure.axes[2]
+    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in bottom.lines])
+    assert drawn.min() == bottom.get_ylim()[0] == pytest.approx(1e-3)
+    for expected in (0.02, *(5e-4 / rate for rate in RATES)):
+        assert np.isclose(drawn, expected).any()
+    assert "exact (at edge)" in words(figure)
+
+
+def test_gstar_selection_marks_the_gain_and_names_its_status() -> None:
+    figure, _ = rendered("F05_GSTAR_SELECTION")
+    stars = [line for axes in figure.axes for line in axes.lines if line.get_marker() == "*"]
+    assert [star.get_xdata()[0] for star in stars] == [0.7, 0.7, 1.3, 1.3, 0.95, 0.95, 1.05, 1.05]
+    assert all(phrase in words(figure) for phrase in ("no crossing", "grid edge", "bracketed"))
+
+
+def test_chi_curves_rings_the_maximum_and_shifts_by_gstar() -> None:
+    figure, _ = rendered("F09_CHI_CURVES")
+    rings = [
+        [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1] for axes in figure.axes
+    ]
+    assert rings[0] == [0.95] * 4
+    assert rings[2] == pytest.approx([0.95 - gain for gain in (0.7, 1.3, 0.95, 1.05)])
+
+
+def test_null_compare_takes_the_value_at_gstar_and_hollows_a_stand_in() -> None:
+    figure, _ = rendered("F10_NULL_COMPARE")
+    dots = [line for line in figure.axes[2].lines if line.get_marker() not in ("None", "")]
+    permutation, shuffle = dots[:4], dots[-4:]
+    assert [dot.get_xdata()[0] for dot in permutation] == pytest.approx(
+        [0.16 * g for g in (0.7, 1.3, 0.95, 1.05)]
+    )
+    assert {dot.get_markerfacecolor() for dot in shuffle} == {"white"}
+    assert "white" not in {dot.get_markerfacecolor() for dot in permutation}
+
+
+def test_generalization_pairs_g1_with_gstar() -> None:
+    table = paired()
+    figure, _ = rendered("F06_GENERALIZATION_B")
+    pair = table.loc[table.index[:2], "b_tot"].tolist()
+    assert any(np.array_equal(line, pair) for line in lines_of(figure))
+
+
+def test_figures_note_missing_values_instead_of_failing() -> None:
+    table = summary()
+    table.loc[3:5, ["b_tot", "chi"]] = np.nan
+    table.loc[table["spike_def_id"] == DEFINITIONS[1], ["b_tot", "chi", "delta_b_tot"]] = np.nan
+    table["opt_delta_b_tot_shift"] = np.nan
+    chosen = gstar().drop(index=1)
+    chosen.loc[0, "gstar"] = np.nan
+    arc = paired().assign(opt_delta_accuracy=np.nan)
+    ablated = interventions()
+    ablated.loc[ablated["intervention_id"] == "ATTN_GLOBAL", ["b_tot", "chi"]] = np.nan
+    gaps = nulls().assign(delta_b_tot=np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = {
+            "F03": (figures.branching_curves(table), ("3 of 44 values n/a", "44 of 44", "not available")),
+            "F04": (figures.null_delta_b(table), ("44 of 44 values n/a", "not available")),
+            "F05": (figures.gstar_selection(table, chosen), ("3 of 11 values n/a", "$g$* not available")),
+            "F07": (figures.arc_accuracy(arc, chance=0.25), ("4 of 4 values n/a", "not available")),
+            "F08": (figures.spike_definitions(table), ("14 of 22 values n/a",)),
+            "F09": (figures.chi_curves(table, chosen, alignment_max=0.2), ("22 of 44 values n/a",)),
+            "F10": (figures.null_compare(gaps), ("20 of 20 values n/a", "not available")),
+            "F11": (figures.ablations(ablated), ("4 of 24 values n/a",)),
+        }
+        for figure, notes in drawn.values():
+            figure.draw_without_rendering()
+            assert all(note in words(figure) for note in notes)
+
+
+def test_curves_hide_the_interval_of_a_missing_value_and_show_it_for_a_single_gain() -> None:
+    table = summary()
+    table.loc[table["target_rate"] == RATES[0], "b_tot"] = np.nan
+    bands = figures.branching_curves(table).axes[4].collections
+    drawn = [np.isfinite(band.get_paths()[0].vertices).all() if band.get_paths() else None for band in bands]
+    assert drawn == [None, True, True, True]
+    single = figures.branching_curves(table[table["g"] == 1.0]).axes[4].collections
+    assert [len(bars.get_segments()) for bars in single] == [1, 1, 1, 1]
+
+
+def test_figures_name_a_missing_column_and_an_empty_table() -> None:
+    with pytest.raises(SchemaError, match="F03 needs the column b_depth"):
+        figures.branching_curves(summary().drop(columns="b_depth"))
+    with pytest.raises(SchemaError, match="F11 needs at least one row"):
+        figures.ablations(interventions().iloc[:0])
+
+
+def test_figures_leave_their_tables_unchanged() -> None:
+    table, chosen = summary(), gstar()
+    figures.chi_curves(table, chosen, alignment_max=0.2)
+    figures.rate_match(table, relative_tolerance=0.02)
+    pd.testing.assert_frame_equal(table, summary())
+    pd.testing.assert_frame_equal(chosen, gstar())

@@ -23,7 +23,8 @@ def nearly_critical() -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("sampled", "one_step_at_most", "tolerance"), [(1e-2, 0.4, 0.002), (1e-3, 0.1, 0.003), (1e-4, 0.02, 0.015)]
+    ("sampled", "one_step_at_most", "tolerance"),
+    [(1e-2, 0.4, 0.002), (1e-3, 0.1, 0.003), (1e-4, 0.02, 0.015)],
 )
 def test_multistep_regression_recovers_m_where_one_step_fails(
     nearly_critical: np.ndarray, sampled: float, one_step_at_most: float, tolerance: float

@@ -1,4 +1,4 @@
-"""Susceptibility and crackling: independent counts, exact laws, a critical branching process, and what is missing."""
+"""Susceptibility and crackling: independent counts, exact laws, critical branching, and what is missing."""
 
 from typing import Any
 
@@ -21,7 +21,13 @@ GRID = np.array([0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3])
 
 
 def fit(size: Any, duration: Any, seq_id: Any, n_sequences: int, **changes: Any) -> CracklingFit:
-    chosen: dict[str, Any] = {"d_min": 3, "d_max": 64, "min_points": 8, "ci_width_max": 0.5, "reps": 200} | changes
+    chosen: dict[str, Any] = {
+        "d_min": 3,
+        "d_max": 64,
+        "min_points": 8,
+        "ci_width_max": 0.5,
+        "reps": 200,
+    } | changes
     weights = bootstrap_weights(n_sequences, reps=chosen.pop("reps"), seed=1337)
     arrays = (np.asarray(values, dtype=np.int64) for values in (size, duration, seq_id))
     return crackling(*arrays, n_sequences=n_sequences, weights=weights, **chosen)
@@ -151,7 +157,7 @@ def test_crackling_without_avalanches_is_unavailable() -> None:
 
 
 def test_crackling_needs_two_sequences_with_avalanches() -> None:
-    """Resampling around a single contributing sequence has no spread: its interval would be a point and pass."""
+    """Resampling around a single contributing sequence has no spread: a point for an interval would pass."""
     duration = np.arange(3, 15)
     found = fit(duration**2, duration, np.full(12, 2), 5)
     assert found.reason == "all 12 avalanches are of one sequence, an interval over sequences needs 2"
@@ -210,14 +216,14 @@ def test_signature_alignment_agrees_up_to_the_limit() -> None:
     assert (found.distance, found.agrees, found.peak_at_edge) == (0.2, True, False)
     assert found.sentence == (
         "chi is largest at g = 0.9, 0.2 from g* = 1.1, limit 0.2; "
-        "both point to nearby gains, which alone does not show a critical point."
+        "the two are near each other, which alone does not show a critical point."
     )
 
 
 def test_signature_alignment_disagrees_beyond_the_limit() -> None:
     found = signature_alignment(1.2, 0.9, gains=GRID, max_difference=0.2)
     assert (found.distance, found.agrees) == (0.3, False)
-    assert found.sentence.endswith("they point to different gains.")
+    assert found.sentence.endswith("limit 0.2; the two are apart.")
 
 
 @pytest.mark.parametrize("edge", [0.7, 1.3])

@@ -40,10 +40,10 @@ class GainRows:
     metrics: pd.DataFrame
 
 
-def match_thresholds(tails: Sequence[LayerTail], targets: RateTargets) -> dict[Cell, Thresholds]:
-    """Exact thresholds of every cell from the candidates of one gain."""
+def match_thresholds(tails: Sequence[LayerTail], targets: RateTargets, only: Cell | None = None) -> dict[Cell, Thresholds]:
+    """Exact thresholds of every cell, or of `only` one, from the candidates of one gain."""
     found = {}
-    for cell in targets.r_star:
+    for cell in targets.r_star if only is None else (only,):
         largest = [magnitude(tail.z, cell[0]) for tail in tails]
         found[cell] = thresholds(largest, targets.wanted(cell), targets.n_samples)
     return found

@@ -9,9 +9,9 @@ square lattice, one component that spans the raster. These numbers stand beside 
     border_share       components that touch the border / components
     token0_share       events of the raster's first token / events
 
-All pooled over sequences and dimensionless. Thresholds: Newman and Ziff 2000; that of ADJ_8N is 1 -
-p_c(ADJ_4N), since a cluster of 4-neighbours is stopped exactly by a path of empty 8-neighbours (Sykes and
-Essam 1964).
+All pooled over sequences and dimensionless. Thresholds: Newman and Ziff 2000; p_c of ADJ_8N is 1 - p_c of
+ADJ_4N, since a cluster of 4-neighbours is stopped exactly by a path of empty 8-neighbours (Sykes and Essam
+1964).
 """
 
 from collections.abc import Mapping

@@ -4,9 +4,9 @@
     S3   log <S>(D) = gamma log D + constant   S the size in events, D the duration in tokens
 
 Independent Poisson counts have chi = 1. gamma is the ordinary least-squares slope with one point for each
-distinct duration in [d_min, d_max]; mean-field branching has gamma = 2 (Sethna, Dahmen and Myers 2001), but only
-for long avalanches: between 3 and 64 steps a critical branching process itself gives about 1.78. What is
-uncertain is the choice of sequences, so sequences are resampled: a replicate is a row of weights times
+distinct duration in [d_min, d_max]; mean-field branching has gamma = 2 (Sethna, Dahmen and Myers 2001), but
+only for long avalanches: between 3 and 64 steps a critical branching process itself gives about 1.78. What
+is uncertain is the choice of sequences, so sequences are resampled: a replicate is a row of weights times
 per-sequence sums.
 
 Neither is evidence of criticality by itself: a gamma exists for every cloud of components that grow with
@@ -183,13 +183,14 @@ def signature_alignment(
     distance = float(np.round(abs(g_star - chi_peak_g), GAIN_DECIMALS))
     at_edge = bool(chi_peak_g <= gains.min() or chi_peak_g >= gains.max())
     near = distance <= max_difference
-    peak = f"chi is largest at g = {chi_peak_g:g}, {distance:g} from g* = {g_star:g}, limit {max_difference:g}"
+    apart = f"{distance:g} from g* = {g_star:g}, limit {max_difference:g}"
+    peak = f"chi is largest at g = {chi_peak_g:g}, {apart}"
     if at_edge:
         sentence = f"{peak}; that is an edge of the grid, so no peak was located and nothing is compared."
     elif near:
-        sentence = f"{peak}; both point to nearby gains, which alone does not show a critical point."
+        sentence = f"{peak}; the two are near each other, which alone does not show a critical point."
     else:
-        sentence = f"{peak}; they point to different gains."
+        sentence = f"{peak}; the two are apart."
     return SignatureAlignment(g_star, chi_peak_g, distance, near and not at_edge, at_edge, sentence)
 
 

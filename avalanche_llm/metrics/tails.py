@@ -10,12 +10,13 @@ Sizes S are integers (events), so all three are discrete, truncated to and norma
 Models are compared by their log-likelihood ratio R = sum_i d_i, d_i the difference of sample i, and by
 Vuong's statistic R / sqrt(n Var(d)) with p = erfc(|R| / sqrt(2 n Var(d))), two-sided (Vuong 1989; Clauset,
 Shalizi and Newman 2009, appendix C). R > 0 prefers the power law; without a small p it prefers nothing.
-That it fits best of three is no evidence of criticality.
+Where n Var(d) is no larger than chance makes it for laws that coincide, p is 1 (Vuong's first step). That a
+power law fits best of three is no evidence of criticality.
 
-The log-normal contains the power law as a limit, mu -> -inf with mu / sigma^2 fixed. With y = ln(x / xmin) its
-log density is -b y - y^2 / (2 sigma^2) up to a constant, b = (ln xmin - mu) / sigma^2, and concave in b and
-1 / sigma^2, so it is fitted in these. On data without curvature sigma ends at SIGMA_MAX; the two laws cannot be
-told apart there, and p is 1.
+The log-normal contains the power law as a limit, mu -> -inf with mu / sigma^2 fixed. With y = ln(x / xmin)
+its log density in y is -b y - y^2 / (2 sigma^2) less its normalisation, b = (ln xmin - mu) / sigma^2: concave
+in b and 1 / sigma^2, so it is fitted in these. On data without curvature sigma ends at SIGMA_MAX and the two
+laws cannot be told apart.
 
 Beside the percentile xmin stands the one that minimises the Kolmogorov-Smirnov distance of the power law
 (Clauset et al. 2009, section 3.3). Sums run over distinct sizes with their multiplicities, so a million
@@ -281,8 +282,9 @@ def _ks_distance(
 ) -> Float64[np.ndarray, " candidate"]:
     """Largest |F_n - F| over all integers: it is reached just before or at an observed size."""
     xmin, a = x[chosen][:, None], alpha[:, None]
-    log_at_x = -a * np.log(x[None, :] / xmin) - _log_scaled_zeta(a, xmin)  # log P(X = x)
-    from_x = np.exp(log_at_x + _log_scaled_zeta(a, x[None, :]))  # P(X >= x)
+    at = np.maximum(x[None, :], xmin)  # what lies below xmin is left out at the end; here it would overflow
+    log_at_x = -a * np.log(at / xmin) - _log_scaled_zeta(a, xmin)  # log P(X = x)
+    from_x = np.exp(log_at_x + _log_scaled_zeta(a, at))  # P(X >= x)
     beyond_x = from_x - np.exp(log_at_x)  # P(X > x)
     seen = n_above[None, :] / n_above[chosen][:, None]
     seen_beyond = np.append(n_above[1:], 0.0)[None, :] / n_above[chosen][:, None]

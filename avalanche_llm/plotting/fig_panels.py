@@ -215,7 +215,11 @@ def legend_above(
     title: str | None = None,
     handle_length: float = 2.6,
 ) -> None:
-    """One legend for the whole figure, above the panels."""
-    figure.legend(
-        handles=handles, loc="outside upper center", ncols=columns, title=title, handlelength=handle_length
-    )
+    """One legend for the whole figure, above the panels, in at most `columns` columns that fit the page."""
+    for fewer in range(columns, 0, -1):
+        legend = figure.legend(
+            handles=handles, loc="outside upper center", ncols=fewer, title=title, handlelength=handle_length
+        )
+        if fewer == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()

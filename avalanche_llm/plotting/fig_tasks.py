@@ -99,6 +99,8 @@ def arc_accuracy(arc: pd.DataFrame, *, chance: float) -> Figure:
             range(len(levels)), labels=[scientific(rate) for rate in levels], rotation=45, ha="right"
         )
         bottom.set_xlim(-0.6, len(levels) - 0.4)
+    for row in grid.axes:
+        few_ticks(row[0].yaxis)
     grid.axes[0][0].set_ylabel("accuracy\n(share of questions)")
     grid.axes[1][0].set_ylabel("$g$* minus $g$ = 1\n(share of questions)")
     grid.figure.supxlabel(RATE_TITLE)

@@ -176,7 +176,8 @@ def save(figure: Figure, provenance: Provenance) -> FigureFiles:
     fields: dict[str, str] = asdict(provenance)
     with context():
         if figure.get_layout_engine() is not None:
-            figure.draw_without_rendering()
+            for _ in range(2):  # the first pass places panels by the ticks of their old size
+                figure.draw_without_rendering()
             figure.set_layout_engine("none")
         png = io.BytesIO()
         figure.savefig(png, format="png", metadata=fields)

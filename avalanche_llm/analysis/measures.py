@@ -1,0 +1,134 @@
+"""Everything that is measured on the raster of one condition, computed once and used by every table (SCIENCE section 4).
+
+Nothing here knows of runs, tables or figures; nothing raises on data that are merely thin: what is not available says why.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Int64, UInt16
+
+from avalanche_llm.metrics.avalanches import AvalancheTable, avalanches
+from avalanche_llm.metrics.branching import Branching, branching, branching_sums
+from avalanche_llm.metrics.density import Density, density
+from avalanche_llm.metrics.null_ensemble import NullEnsemble, permutation_ensemble, shift_ensemble
+from avalanche_llm.metrics.regression import MultistepFit, multistep_regression
+from avalanche_llm.metrics.signatures import CracklingFit, crackling, sequence_totals, susceptibility, susceptibility_bootstrap
+from avalanche_llm.metrics.stats import Interval, exceedance_p, percentile_interval, z_score
+from avalanche_llm.metrics.tails import TailFit, fit_tail
+from avalanche_llm.raster.build import occupancy
+from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, MARGIN_SWAP, PERMUTATION, draw_null, null_seed
+from avalanche_llm.settings import Statistics
+
+TOKEN_LAGS: Final = 20
+LAYER_LAGS: Final = 8
+ENSEMBLE_SEQ: Final = -1
+"""The sequence in the seed of an ensemble, which covers all sequences at once."""
+
+
+@dataclass(frozen=True)
+class NullComparison:
+    """b_tot against an ensemble: z from the exact mean and spread, p = (1 + draws at least as large) / (1 + draws)."""
+
+    z: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Susceptibility:
+    """chi in events, population variance as published, its interval, and chi with the sample variance."""
+
+    chi: float
+    interval: Interval
+    chi_ddof1: float
+
+
+@dataclass(frozen=True)
+class ConditionMeasures:
+    """The measurements of one condition. Branching values are scalars, `replicates` has one value a bootstrap replicate."""
+
+    branching: Branching
+    replicates: Branching
+    permutation: NullComparison
+    shift: NullComparison
+    swap_b_tot: float
+    susceptibility: Susceptibility
+    avalanches_4n: AvalancheTable
+    avalanches_8n: AvalancheTable
+    density_4n: Density
+    density_8n: Density
+    crackling: CracklingFit
+    tail: TailFit
+    m_tokens: MultistepFit
+    m_layers: MultistepFit
+    n_sequences: int
+
+
+def measure_condition(
+    counts: UInt16[np.ndarray, "seq layer token"],
+    weights: Int64[np.ndarray, "reps seq"],
+    statistics: Statistics,
+    *,
+    condition: str,
+    seed: int,
+) -> ConditionMeasures:
+    """Measure the raster A of one condition. `condition` names it in the seeds of its surrogates."""
+    x = occupancy(counts)
+    sums = branching_sums(x)
+    point = branching(sums)
+    found_4n, found_8n = (
+        avalanches(x, counts, adjacency_id=adjacency, max_per_sequence=statistics.cc_max_components_per_seq)
+        for adjacency in ("ADJ_4N", "ADJ_8N")
+    )
+    ensembles = {
+        null_id: ensemble(x[None], draws=statistics.null_draws, seeds=[null_seed(seed, null_id, condition, ENSEMBLE_SEQ, 0)])
+        for null_id, ensemble in ((PERMUTATION, permutation_ensemble), (CIRCULAR_SHIFT, shift_ensemble))
+    }
+    swapped = draw_null(MARGIN_SWAP, x, counts, seed=seed, condition=condition, seq_ids=range(len(x)))
+    totals = sequence_totals(counts)
+    return ConditionMeasures(
+        branching=point,
+        replicates=branching(sums, weights),
+        permutation=_compare(point, ensembles[PERMUTATION]),
+        shift=_compare(point, ensembles[CIRCULAR_SHIFT]),
+        swap_b_tot=float(branching(branching_sums(swapped.occupancy)).b_tot),
+        susceptibility=measure_susceptibility(totals, weights, statistics),
+        avalanches_4n=found_4n,
+        avalanches_8n=found_8n,
+        density_4n=density(x, counts, found_4n),
+        density_8n=density(x, counts, found_8n),
+        crackling=crackling(
+            found_4n.size,
+            found_4n.span_tokens,
+            found_4n.seq_id,
+            n_sequences=len(x),
+            d_min=statistics.crackling_d_range_min,
+            d_max=statistics.crackling_d_range_max,
+            min_points=statistics.crackling_min_points,
+            weights=weights,
+            ci_width_max=statistics.ci_width_max,
+        ),
+        tail=fit_tail(
+            found_4n.size, xmin_percentile=statistics.tail_xmin_percentile, min_tail_samples=statistics.tail_min_samples
+        ),
+        m_tokens=multistep_regression(counts.sum(axis=1, dtype=np.int64), k_max=TOKEN_LAGS),
+        m_layers=multistep_regression(counts.sum(axis=2, dtype=np.int64), k_max=LAYER_LAGS),
+        n_sequences=len(x),
+    )
+
+
+def measure_susceptibility(totals: Int64[np.ndarray, " seq"], weights: Int64[np.ndarray, "reps seq"], statistics: Statistics) -> Susceptibility:
+    """chi of one condition with its bootstrap interval."""
+    replicates = susceptibility_bootstrap(totals, weights, eps=statistics.chi_eps)
+    return Susceptibility(
+        float(susceptibility(totals, eps=statistics.chi_eps)),
+        percentile_interval(replicates),
+        float(susceptibility(totals, eps=statistics.chi_eps, ddof=1)),
+    )
+
+
+def _compare(point: Branching, ensemble: NullEnsemble) -> NullComparison:
+    observed = float(point.b_tot)
+    z = z_score(observed, float(ensemble.exact_mean_b_tot[0]), float(ensemble.exact_sd_b_tot[0]))
+    return NullComparison(float(z), float(exceedance_p(observed, ensemble.b_tot[0])))

@@ -1,0 +1,81 @@
+"""The figures of phase 5, each from tables alone (SCIENCE section 8; spec 19)."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from avalanche_llm.io.artifacts import Run
+from avalanche_llm.io.files import read_npz
+from avalanche_llm.plotting import figures
+from avalanche_llm.plotting.export import export_figure
+from avalanche_llm.plotting.style import Provenance, provenance_of
+from avalanche_llm.raster.cc import label_components
+from avalanche_llm.settings import Settings
+
+if TYPE_CHECKING:
+    from avalanche_llm.phases.analyze import AnalysisInputs
+
+
+@dataclass(frozen=True)
+class AnalysisFrames:
+    """What the figures are drawn from: T01, T06, the selections, the null comparison, and one labelled raster."""
+
+    summary: pd.DataFrame
+    ablations: pd.DataFrame
+    gstar: pd.DataFrame
+    nulls: pd.DataFrame
+    example: np.ndarray
+    example_of: dict[str, Any]
+
+    @classmethod
+    def of(cls, inputs: "AnalysisInputs", summary: pd.DataFrame, ablations: pd.DataFrame) -> "AnalysisFrames":
+        """The example is the first held-out sequence at g* of the cell whose b_tot is nearest one."""
+        nearest = inputs.gstar.loc[inputs.gstar["distance"].idxmin()]
+        condition = next(
+            condition
+            for condition in inputs.conditions
+            if condition.g_condition == "gstar" and condition.cell == (nearest["spike_def_id"], nearest["target_rate"])
+        )
+        x = read_npz(inputs.s03.artifact("rasters_token_layer"), {"X": 4})["X"][condition.cond_id, :1]
+        return cls(summary, ablations, inputs.gstar, inputs.nulls, label_components(x, "ADJ_4N")[0][0], condition.columns())
+
+
+def export_figures(run: Run, settings: Settings, frames: AnalysisFrames) -> None:
+    """Draw and write F01 to F05 and F08 to F11."""
+    summary, whole = frames.summary, provenance_of(frames.summary)
+    n_layers, n_tokens = frames.example.shape
+    statistics = settings.statistics
+    drawn = {
+        "F01_RASTER_EXAMPLE": (
+            figures.raster_example(figures.raster_rows(frames.example), n_layers=n_layers, n_tokens=n_tokens),
+            _of_one(whole, frames.example_of),
+        ),
+        "F02_RATE_MATCH_CHECK": (figures.rate_match(summary, relative_tolerance=settings.events.rate_match_tol_rel), whole),
+        "F03_BRANCHING_CURVES": (figures.branching_curves(summary), whole),
+        "F04_NULL_DELTAB": (figures.null_delta_b(summary), whole),
+        "F05_GSTAR_SELECTION": (figures.gstar_selection(summary, frames.gstar), whole),
+        "F08_SPIKEDEF_ROBUST": (figures.spike_definitions(summary), whole),
+        "F09_CHI_CURVES": (
+            figures.chi_curves(summary, frames.gstar, alignment_max=statistics.signature_alignment_g_diff_max),
+            whole,
+        ),
+        "F10_NULL_COMPARE": (figures.null_compare(frames.nulls, frames.gstar), whole),
+        "F11_ABLATIONS": (figures.ablations(frames.ablations), provenance_of(frames.ablations)),
+    }
+    for figure_id, (figure, provenance) in drawn.items():
+        export_figure(run, figure_id, figure, provenance)
+
+
+def _of_one(whole: Provenance, condition: dict[str, Any]) -> Provenance:
+    """The provenance of a figure that shows a single condition."""
+    return Provenance(
+        run_id=whole.run_id,
+        model_id=whole.model_id,
+        dataset_role=whole.dataset_role,
+        spike_def_id=condition["spike_def_id"],
+        target_rate=str(condition["target_rate"]),
+        g=str(condition["g"]),
+        config_hash=whole.config_hash,
+    )
