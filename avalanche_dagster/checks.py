@@ -11,11 +11,23 @@ from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.stages import Stage
 
-BLOCKING = {"artifact_hash_holds": True, "rate_match_abs": True, "rate_match_rel": True, "b_tot_defined": True, "gstar_bracketed": False}
+BLOCKING = {
+    "artifact_hash_holds": True,
+    "rate_match_abs": True,
+    "rate_match_rel": True,
+    "b_tot_defined": True,
+    "gstar_bracketed": False,
+    "marginals_exact": True,
+    "rows_cover_grid": True,
+    "signatures_agree": False,
+}
 OF_ARTIFACT = {
     ("phase2_gain_grid", "tau_rate_matched"): ("rate_match_abs", "rate_match_rel"),
     ("phase2_gain_grid", "metrics"): ("b_tot_defined",),
     ("phase2_select_gstar", "gstar"): ("gstar_bracketed",),
+    ("phase4_run_nulls", "null_marginals"): ("marginals_exact",),
+    ("phase5_analyze_and_export", "T01_SUMMARY_parquet"): ("rows_cover_grid",),
+    ("phase5_analyze_and_export", "signatures"): ("signatures_agree",),
 }
 
 
@@ -81,10 +93,32 @@ def _gstar_bracketed(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckRes
     return _result("gstar_bracketed", stage, name, counts["bracketed"] == len(selections), **counts)
 
 
+def _marginals_exact(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckResult:
+    rows = pq.read_table(run.artifact(name)).to_pandas()
+    broken = int((~rows["marginals_exact"]).sum())
+    return _result("marginals_exact", stage, name, broken == 0, surrogates=len(rows), cells=int(rows["cells"].sum()), broken=broken)
+
+
+def _rows_cover_grid(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckResult:
+    rows = pq.read_table(run.artifact(name), columns=["spike_def_id", "target_rate", "g"]).to_pandas()
+    cells = rows.drop_duplicates()
+    expected = int(rows["spike_def_id"].nunique() * rows["target_rate"].nunique() * rows["g"].nunique())
+    return _result("rows_cover_grid", stage, name, len(rows) == len(cells) == expected, rows=len(rows), expected=expected)
+
+
+def _signatures_agree(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckResult:
+    verdicts = json.loads(run.artifact(name).read_bytes())["verdicts"]
+    agree = sum(verdict["agrees"] for verdict in verdicts)
+    return _result("signatures_agree", stage, name, agree == len(verdicts), agree=agree, cells=len(verdicts))
+
+
 _CHECKS = {
     "artifact_hash_holds": _hash_holds,
     "rate_match_abs": _rate("abs"),
     "rate_match_rel": _rate("rel"),
     "b_tot_defined": _b_tot_defined,
     "gstar_bracketed": _gstar_bracketed,
+    "marginals_exact": _marginals_exact,
+    "rows_cover_grid": _rows_cover_grid,
+    "signatures_agree": _signatures_agree,
 }

@@ -2,13 +2,13 @@
 
 import dagster as dg
 
-from avalanche_dagster.assets.calibration import phase1_calibrate, phase2_select_gstar
 from avalanche_dagster.assets.gain_grid import phase2_gain_grid
+from avalanche_dagster.assets.single_step import single_step_assets
 from avalanche_dagster.jobs import full_pipeline, phase_jobs
 from avalanche_dagster.resources import Instrument
 
 defs = dg.Definitions(
-    assets=[phase1_calibrate, phase2_gain_grid, phase2_select_gstar],
+    assets=[*single_step_assets, phase2_gain_grid],
     jobs=[*phase_jobs, full_pipeline],
     resources={"instrument": Instrument()},
     executor=dg.in_process_executor,

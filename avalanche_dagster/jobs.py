@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from avalanche_dagster.partitions import model_roles
 from avalanche_dagster.specs import asset_key
 from avalanche_llm.stages import stages
 
@@ -12,7 +11,6 @@ phase_jobs = [
     dg.define_asset_job(
         stage.command,
         selection=dg.AssetSelection.assets(*(asset_key(stage, name) for name in stage.artifacts)),
-        partitions_def=model_roles,
         executor_def=dg.in_process_executor,
         description=f"What `python -m avalanche_llm {stage.command}` runs.",
     )
@@ -22,7 +20,6 @@ phase_jobs = [
 full_pipeline = dg.define_asset_job(
     "full_pipeline",
     selection=dg.AssetSelection.all(),
-    partitions_def=model_roles,
     executor_def=dg.in_process_executor,
     description="Every phase in order. GPU steps share one process, so the model loads once.",
 )

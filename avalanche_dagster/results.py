@@ -1,5 +1,6 @@
 """From a complete run directory to what Dagster records of it: one result an artifact, previews, numbers, checks."""
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,9 @@ def results_of(stage: Stage, run: Upstream) -> Iterator[dg.MaterializeResult[Any
 def _preview(path: Path) -> dict[str, Any]:
     if path.suffix == ".parquet":
         return _table_preview(path)
+    if path.suffix == ".png":
+        image = base64.b64encode(path.read_bytes()).decode()
+        return {"figure": dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{image})")}
     if path.suffix == ".json":
         return {"content": dg.MetadataValue.json(json.loads(path.read_bytes()))}
     return {}

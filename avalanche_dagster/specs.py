@@ -19,15 +19,49 @@ DESCRIPTIONS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
         ("phase2_gain_grid", "tau_rate_matched"): "Exact threshold of every gain, layer, definition and rate, with its rate errors.",
         ("phase2_gain_grid", "branching_sums"): "Branching numerators and denominators of every sequence, with exact null expectations.",
         ("phase2_gain_grid", "metrics"): "Branching over gain with intervals, null expectations and achieved rates.",
+        ("phase3_extract_rasters", "rasters_token_layer"): "Event counts and occupancy by condition, sequence, layer, token.",
+        ("phase3_extract_rasters", "metrics"): "The conditions of the rasters, their held-out rates and their branching.",
+        ("phase4_run_nulls", "rasters_nulls"): "One surrogate of every raster under each null, and the rasters of shuffled input.",
+        ("phase4_run_nulls", "tau_rate_matched"): "Thresholds of every gain, layer, definition and rate, shuffled input included.",
+        ("phase4_run_nulls", "null_marginals"): "Whether each surrogate keeps its marginals exactly, and its seeds.",
+        ("phase5_analyze_and_export", "metrics"): "Every measure of every condition of the grid.",
+        ("phase5_analyze_and_export", "avalanches"): "Every connected component, 4 and 8 neighbours.",
+        ("phase5_analyze_and_export", "null_comparison"): "Branching of the held-out rasters and of each surrogate.",
+        ("phase5_analyze_and_export", "signatures"): "Whether susceptibility peaks near g*: a verdict for each definition and rate.",
         ("phase2_select_gstar", "gstar"): "The chosen gain of every definition and rate, with status, distance and interval.",
     }
 )
-KINDS: Final = MappingProxyType({".npz": "numpy", ".parquet": "parquet", ".json": "json", ".csv": "csv", ".pdf": "matplotlib"})
+KINDS: Final = MappingProxyType(
+    {".npz": "numpy", ".parquet": "parquet", ".json": "json", ".csv": "csv", ".pdf": "matplotlib", ".png": "matplotlib"}
+)
+EXPORTS: Final = MappingProxyType(
+    {
+        "T01": "Summary of every condition of the gain grid",
+        "T04": "Tail fits of avalanche sizes and their likelihood ratios",
+        "T05": "Diagnostics of the crackling relation, with the gate's reason where it fails",
+        "T06": "The gain on attention and on bands of MLPs, against the MLPs of all layers",
+        "F01": "Raster of one sequence with its connected components",
+        "F02": "Achieved against target rate, with both tolerances",
+        "F03": "Branching along tokens, along layers and in total over gain",
+        "F04": "Branching over its permutation and shift expectations",
+        "F05": "g* on the branching curve, with its status and interval",
+        "F08": "Both spike definitions side by side",
+        "F09": "Susceptibility over gain, and its peak against g*",
+        "F10": "Branching of every surrogate beside the observed raster",
+        "F11": "Ablations by intervention and target",
+    }
+)
 
 
 def asset_key(stage: Stage, name: str) -> dg.AssetKey:
     """Key of one artifact of a stage."""
     return dg.AssetKey([stage.command, name])
+
+
+def describe(stage: Stage, name: str) -> str:
+    """What a reader of the catalogue would want to know of an artifact."""
+    known = DESCRIPTIONS.get((stage.command, name))
+    return known or f"{EXPORTS[name.split('_', 1)[0]]} ({name.rsplit('_', 1)[1].upper()})."
 
 
 def upstream_keys(stage: Stage) -> list[dg.AssetKey]:
@@ -41,7 +75,7 @@ def asset_specs(stage: Stage) -> list[dg.AssetSpec]:
         dg.AssetSpec(
             asset_key(stage, name),
             deps=upstream_keys(stage),
-            description=DESCRIPTIONS[stage.command, name],
+            description=describe(stage, name),
             group_name=stage.command.split("_")[0],
             kinds={"torch" if stage.runs_model else "python", KINDS["." + path.rsplit(".", 1)[1]]},
             owners=[OWNER],

@@ -167,9 +167,8 @@ def _print_plan(job: "Job", command: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, and turn an error of ours into one line and its exit code. Other exceptions keep their traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "datasets", "transformers", "dagster"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("avalanche_llm").setLevel(logging.INFO)
     try:
         run_command(build_parser().parse_args(arguments))
     except AvalancheError as error:

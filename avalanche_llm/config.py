@@ -1,8 +1,8 @@
 """The config resolver: yaml files and command-line overrides in, one canonical byte string and its sha256 out.
 
 Order of precedence, lowest first: the file named by `extends`, the files named by `include`, the file itself, the
-command line. Mappings merge key by key, everything else replaces. After merging, every string that begins with `CANON.`
-is replaced by its registry value (contract 23; spec 13).
+command line. Mappings merge key by key, everything else replaces. Every string that begins with `CANON.` is replaced by its
+registry value (contract 23; spec 13).
 """
 
 import hashlib
@@ -182,4 +182,4 @@ def resolve_config(path: Path | None, canon: Canon, overrides: Overrides | None 
     overrides = overrides or Overrides()
     run = values.get("run")
     role = overrides.model_role or (run.get("model_role", "") if isinstance(run, dict) else "")
-    return ResolvedConfig.of(merge(values, overrides.as_config(role)))
+    return ResolvedConfig.of(merge(values, resolve_references(overrides.as_config(role), canon, "command line")))

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from avalanche_llm.canon import load_canon
 from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.phases.job import Job
 from avalanche_llm.run_id import content_run_id
@@ -58,17 +59,38 @@ class Plan:
     over_budget: tuple[str, ...]
 
 
-def passes_and_windows(stage: Stage, settings: Settings) -> tuple[int, int]:
-    """Forward passes over a slice, and windows in all, that a built phase makes."""
-    calibration = settings.datasets.A.n_windows_calibration
-    passes = {"PHASE1_CALIBRATE": 2, "PHASE2_GAIN_GRID": len(settings.gains.grid)}.get(stage.phase_id, 0)
-    return passes, passes * calibration
+def passes_and_windows(job: Job, stage: Stage) -> tuple[int, int]:
+    """Forward passes over a slice, and windows in all, that a built phase makes.
+
+    How many distinct g* there are is known once they are chosen; until then the number of cells bounds it.
+    """
+    settings = job.settings
+    calibration, rasters = settings.datasets.A.n_windows_calibration, settings.datasets.A.n_windows_rasters
+    if stage.phase_id in ("PHASE1_CALIBRATE", "PHASE2_GAIN_GRID"):
+        passes = 2 if stage.phase_id == "PHASE1_CALIBRATE" else len(settings.gains.grid)
+        return passes, passes * calibration
+    beside_baseline = _distinct_gstar(job)
+    if stage.phase_id in ("PHASE3_EXTRACT_RASTERS", "PHASE4_RUN_NULLS"):
+        return beside_baseline + 1, (beside_baseline + 1) * rasters
+    if stage.phase_id == "PHASE5_ANALYZE_AND_EXPORT":
+        passes = beside_baseline * (len(load_canon()["ENUM.INTERVENTION_ID"]) - 1)
+        return passes, passes * calibration
+    return 0, 0
+
+
+def _distinct_gstar(job: Job) -> int:
+    settings = job.settings
+    try:
+        chosen = json.loads(job.upstream("PHASE2_SELECT_GSTAR").artifact("gstar").read_bytes())
+    except MissingArtifact:
+        return min(len(settings.gains.grid) - 1, len(settings.events.spike_defs) * len(settings.events.target_rates))
+    return len({row["gstar"] for row in chosen["selections"]} - {settings.gains.baseline})
 
 
 def plan_phase(job: Job, stage: Stage) -> Plan:
     """The plan of `stage` for this job. Nothing is created and no model is loaded."""
     settings = job.settings
-    passes, windows = passes_and_windows(stage, settings)
+    passes, windows = passes_and_windows(job, stage)
     shape = model_shape(settings.model) if passes else None
     flops = seconds = memory = None
     device = settings.run.device.split(":")[0]

@@ -4,14 +4,25 @@ import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from avalanche_llm.errors import ConfigError
 
 ModelRole = Literal["BASE", "INSTRUCT"]
 SpikeDef = Literal["SPIKE_ONE_SIDED_POS", "SPIKE_TWO_SIDED_ABS"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+
+
+def _no_flag(value: Any) -> Any:
+    """yaml reads yes and on as true, which would count as 1."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_flag)]
+Whole = Annotated[int, BeforeValidator(_no_flag)]
+Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[Whole, Field(ge=1)]
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -25,11 +36,15 @@ class _Section(BaseModel):
 
 
 class Project(_Section):
+    """Constants of the project that every record carries."""
+
     project_id: str
     pack_version: str
 
 
 class Paths(_Section):
+    """Where runs go, relative to the working folder."""
+
     runs_dir: str
 
 
@@ -44,8 +59,8 @@ class Run(_Section):
 class Pipeline(_Section):
     """Axes: seq_len_tokens and burn_in_tokens in tokens, batch_windows in windows a forward pass."""
 
-    seq_len_tokens: Annotated[int, Field(ge=2, le=65535)]
-    burn_in_tokens: Annotated[int, Field(ge=0)]
+    seq_len_tokens: Annotated[Whole, Field(ge=2, le=65535)]
+    burn_in_tokens: Annotated[Whole, Field(ge=0)]
     batch_windows: Count
     gstar_method: Literal["btot_near_one"]
 
@@ -72,17 +87,23 @@ class HookNames(_Section):
 
 
 class ModelChoice(_Section):
+    """A hub id or a local folder; `revision` is for a hub id, `hooks` for a family that the table does not hold."""
+
     hf_id: Annotated[str, Field(min_length=1)]
     revision: str | None = None
     hooks: HookNames | None = None
 
 
 class Models(_Section):
+    """The model of each role; None where a config measures one role alone."""
+
     INSTRUCT: ModelChoice | None
     BASE: ModelChoice | None
 
 
 class TextData(_Section):
+    """A text data set: hub id or local path, and how many windows its pool holds for each one that is drawn."""
+
     hf_id: Annotated[str, Field(min_length=1)]
     hf_config: str | None
     split: str
@@ -91,15 +112,21 @@ class TextData(_Section):
 
 
 class DataA(TextData):
+    """Calibration and rasters."""
+
     n_windows_calibration: Count
     n_windows_rasters: Count
 
 
 class DataB(TextData):
+    """Generalisation."""
+
     n_windows_eval: Count
 
 
 class ArcData(_Section):
+    """The multiple-choice questions."""
+
     hf_id: str
     hf_config: str | None
     split: str
@@ -107,12 +134,16 @@ class ArcData(_Section):
 
 
 class Datasets(_Section):
+    """One entry a data set role."""
+
     A: DataA
     B: DataB
     ARC_MCQ: ArcData
 
 
 class Gains(_Section):
+    """The grid rises and holds the baseline."""
+
     baseline: Positive
     grid: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_distinct)]
 
@@ -132,7 +163,7 @@ class Events(_Section):
     tau0_baseline: Positive
     spike_defs: Annotated[tuple[SpikeDef, ...], Field(min_length=1), AfterValidator(_distinct)]
     target_rates: Annotated[
-        tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1), AfterValidator(_distinct)
+        tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1), AfterValidator(_distinct)
     ]
     rate_match_tol_abs: Positive
     rate_match_tol_rel: Positive
@@ -141,22 +172,26 @@ class Events(_Section):
 
 
 class Statistics(_Section):
+    """Resampling, nulls and the limits of the fits (spec 09)."""
+
     bootstrap_reps: Count
-    bootstrap_seed: Annotated[int, Field(ge=0)]
+    bootstrap_seed: Annotated[Whole, Field(ge=0)]
     null_draws: Count
     cc_max_components_per_seq: Count
     chi_eps: Positive
-    crackling_min_points: Annotated[int, Field(ge=2)]
+    crackling_min_points: Annotated[Whole, Field(ge=2)]
     crackling_d_range_min: Count
     crackling_d_range_max: Count
     ci_width_max: Positive
     signature_alignment_g_diff_max: Positive
-    tail_xmin_percentile: Annotated[float, Field(ge=0, lt=1)]
+    tail_xmin_percentile: Annotated[Number, Field(ge=0, lt=1)]
     tail_min_samples: Count
 
 
 class Determinism(_Section):
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    """The seed of everything random, and whether a kernel without a deterministic version ends the run."""
+
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)]
     strict: bool
     cublas_workspace_config: str
 

@@ -1,4 +1,4 @@
-"""Branching: plain loops and full enumerations of both nulls as second opinions, and what independence gives."""
+"""Branching: plain loops and full enumerations of both nulls as second opinions, and independent sites."""
 
 import itertools
 from collections.abc import Iterator
@@ -44,16 +44,20 @@ def pairs(layers: np.ndarray) -> tuple[int, int]:
 
 
 def shifted_pairs(layers: np.ndarray) -> np.ndarray:
-    """Time and depth pairs under every choice of non-zero shifts; the observed ones if there is no such shift."""
+    """Time and depth pairs under every choice of non-zero shifts; the observed ones if there is none."""
     n_layers, n_tokens = layers.shape
     shifts = itertools.product(range(1, n_tokens) if n_tokens > 1 else [0], repeat=n_layers)
-    return np.array([pairs(np.stack([np.roll(*row) for row in zip(layers, by, strict=True)])) for by in shifts])
+    return np.array(
+        [pairs(np.stack([np.roll(*row) for row in zip(layers, by, strict=True)])) for by in shifts]
+    )
 
 
 def permuted_pairs(layers: np.ndarray) -> np.ndarray:
     """Time and depth pairs under every choice of one permutation a layer."""
     orders = itertools.product(itertools.permutations(range(layers.shape[1])), repeat=layers.shape[0])
-    return np.array([pairs(np.stack([row[list(by)] for row, by in zip(layers, order, strict=True)])) for order in orders])
+    return np.array(
+        [pairs(np.stack([row[list(by)] for row, by in zip(layers, order, strict=True)])) for order in orders]
+    )
 
 
 def values(result: Branching | BranchingSums) -> dict[str, np.ndarray]:
@@ -74,7 +78,9 @@ def test_branching_sums_count_what_a_plain_loop_counts(occupancy: np.ndarray) ->
 
 @pytest.mark.parametrize(("n_layers", "n_tokens"), [(1, 1), (3, 1), (3, 2), (1, 5), (2, 4), (3, 3)])
 @pytest.mark.parametrize("seed", range(3))
-def test_permutation_expectation_is_the_mean_over_all_permutations(n_layers: int, n_tokens: int, seed: int) -> None:
+def test_permutation_expectation_is_the_mean_over_all_permutations(
+    n_layers: int, n_tokens: int, seed: int
+) -> None:
     occupancy = random_raster((1, n_layers, n_tokens), 0.6, seed)
     sums = branching_sums(occupancy)
     time, depth = permuted_pairs(occupancy[0]).mean(axis=0)
@@ -167,7 +173,7 @@ def test_branching_of_independent_sites_follows_their_density() -> None:
 
 
 def test_delta_b_intervals_cover_zero_for_independent_sites() -> None:
-    """20 rasters, 4 measures, 95%: about 76 of 80 cover; a bias of one standard error would leave about 66."""
+    """20 rasters, 4 measures, 95%: about 76 of 80 cover; a bias of one standard error leaves about 66."""
     weights = bootstrap_weights(60, reps=400, seed=1337)
     occupancy = random_raster((20, 60, 8, 40), 0.25, seed=5)
     found = branching(branching_sums(occupancy), weights)

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from avalanche_dagster.checks import check_specs
-from avalanche_dagster.partitions import GPU_POOL, model_roles
+from avalanche_dagster.partitions import GPU_POOL
 from avalanche_dagster.resources import Instrument
 from avalanche_dagster.results import results_of
 from avalanche_dagster.specs import asset_specs
@@ -14,7 +14,10 @@ from avalanche_llm.phases.job import Job
 from avalanche_llm.stages import stages
 
 
-def phase_assets(phase_id: str, load: Callable[[], Callable[[Job], str]]) -> dg.AssetsDefinition:
+PhaseFunction = Callable[[Job], str]
+
+
+def phase_assets(phase_id: str, load: Callable[[str], PhaseFunction]) -> dg.AssetsDefinition:
     """The multi-asset of a phase. `load` imports the function late: definitions load without torch."""
     stage = stages()[phase_id]
 
@@ -26,7 +29,7 @@ def phase_assets(phase_id: str, load: Callable[[], Callable[[Job], str]]) -> dg.
     )
     def assets(context: dg.AssetExecutionContext, instrument: Instrument) -> Iterator[dg.MaterializeResult[Any]]:
         job = instrument.job(context.partition_key)
-        run_id = load()(job)
+        run_id = load(phase_id)(job)
         context.log.info(f"run {job.store.root / run_id}")
         yield from results_of(stage, job.store.get(run_id))
 

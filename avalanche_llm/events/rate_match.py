@@ -86,7 +86,7 @@ class Thresholds:
 
 
 def thresholds(
-    largest: Sequence[Float[np.ndarray, " event"]], wanted: Int64[np.ndarray, " layer"], n_samples: int
+    largest: Sequence[Float[np.ndarray, " _event"]], wanted: Int64[np.ndarray, " layer"], n_samples: int
 ) -> Thresholds:
     """Exact thresholds from the largest v of each layer (more than `wanted` of them, ties with the last included).
 

@@ -87,6 +87,8 @@ class RunStore:
 
     def _create(self, folder: Path, stage: Stage, config: ResolvedConfig) -> bool:
         """Stage the directory under a temporary name and rename it: it exists whole, with a record, or not at all."""
+        if folder.exists() or folder.is_symlink():
+            return False
         staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.root))
         try:
             staging.chmod(0o755)
@@ -96,10 +98,8 @@ class RunStore:
             record = new_record(folder.name, stage, config)
             validate_run_record(record)
             (staging / RECORD_NAME).write_bytes(json_bytes(record))
-            if folder.exists() or folder.is_symlink():
-                return False
             try:
-                os.rename(staging, folder)
+                staging.rename(folder)
             except OSError:
                 if folder.exists():
                     return False

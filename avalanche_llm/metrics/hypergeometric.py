@@ -36,7 +36,8 @@ def hypergeometric_variance(
     population: int, marked: Int64[np.ndarray, "*count"], drawn: Int64[np.ndarray, "*count"]
 ) -> float:
     """Variance of the sum; exactly 0 if every count is determined by its margins."""
-    product = (marked * (population - marked)) * (drawn * (population - drawn))
+    # in float64, because the product of four may pass 2^63; zeros stay exact
+    product = (marked * (population - marked)).astype(np.float64) * (drawn * (population - drawn))
     return float(product.sum()) / (population**2 * max(population - 1, 1))
 
 

@@ -93,7 +93,8 @@ class AnalysisInputs:
 
     @cached_property
     def gstar(self) -> pd.DataFrame:
-        return pd.DataFrame(json.loads(self.s02b.artifact("gstar").read_bytes())["selections"])
+        selections = pd.DataFrame(json.loads(self.s02b.artifact("gstar").read_bytes())["selections"])
+        return selections.rename(columns={"ci_low": "gstar_ci_low", "ci_high": "gstar_ci_high"})
 
     @cached_property
     def held_out(self) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """F03, F05 and F08: the branching ratios over the gain, the selected gain, and the two spike definitions.
 
-    b_time = sum X[l,t] X[l,t+1] / sum X,   b_depth = sum X[l,t] X[l+1,t] / sum X,   b_tot = b_time +
-    b_depth
+    b_time = sum X[l,t] X[l,t+1] / sum X
+    b_depth = sum X[l,t] X[l+1,t] / sum X
+    b_tot = b_time + b_depth
 
 All in occupied neighbour pairs per occupied site, against the dimensionless gain g (specs 08, 09, 19).
 Input is T01 (`schemas.T01`); F05 also takes one row per definition and target rate with the columns
@@ -12,6 +13,7 @@ special state by itself.
 
 from typing import Final
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,6 +21,7 @@ from matplotlib.figure import Figure
 from avalanche_llm.plotting.fig_panels import (
     BAND_ALPHA,
     GAIN_LABEL,
+    GAIN_TOLERANCE,
     RATE_TITLE,
     Measure,
     band_handle,
@@ -41,6 +44,7 @@ from avalanche_llm.plotting.fig_panels import (
 from avalanche_llm.plotting.style import BLACK, GREY, Series, scientific, series, styled
 
 _GSTAR: Final = Series("#D55E00", "*", "-")
+_LINE: Final = Series(GREY, "", "-")
 _NEAR_ONE: Final = 1.0
 
 
@@ -115,18 +119,16 @@ def spike_definitions(summary: pd.DataFrame) -> Figure:
     return grid.figure
 
 
-_LINE: Final = Series(GREY, "", "-")
-
-
 def _mark_gstar(axes: Axes, rows: pd.DataFrame, chosen: pd.DataFrame) -> str:
     """Draw the selected gain in one panel; the sentence that says which it is and how it was found."""
     if chosen.empty or bool(chosen["gstar"].isna().iloc[0]):
         return "$g$* not available"
     gain = float(chosen["gstar"].iloc[0])
     low, high = values(chosen, "gstar_ci_low")[0], values(chosen, "gstar_ci_high")[0]
-    axes.axvspan(low, high, color=_GSTAR.color, alpha=BAND_ALPHA, linewidth=0)
+    if np.isfinite([low, high]).all():
+        axes.axvspan(low, high, color=_GSTAR.color, alpha=BAND_ALPHA, linewidth=0)
     axes.axvline(gain, color=_GSTAR.color)
-    at = rows[rows["g"] == gain]
+    at = rows[np.isclose(values(rows, "g"), gain, rtol=0.0, atol=GAIN_TOLERANCE)]
     axes.plot(at["g"], at["b_tot"], _GSTAR.marker, markersize=6.5, color=_GSTAR.color, markeredgecolor=BLACK)
     status = str(chosen["status"].iloc[0]).replace("_", " ")
     return f"$g$* = {gain:g}, {status}"

@@ -33,7 +33,8 @@ def dot_panel(axes: Axes, categories: Sequence[str], dots: Sequence[Dot], n_seri
     for dot in dots:
         look = series(dot.series)
         height = dot.category + _DODGE * ((dot.series + 0.5) / n_series - 0.5)
-        axes.hlines(height, dot.low, dot.high, color=look.color, linewidth=0.8)
+        if np.isfinite(dot.low):
+            axes.hlines(height, dot.low, dot.high, color=look.color, linewidth=0.8)
         axes.plot(
             dot.value,
             height,

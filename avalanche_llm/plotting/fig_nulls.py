@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from avalanche_llm.plotting.fig_dots import Dot, dot_panel
 from avalanche_llm.plotting.fig_panels import (
     GAIN_LABEL,
+    GAIN_TOLERANCE,
     RATE_TITLE,
     Measure,
     band_handle,
@@ -133,5 +134,5 @@ def _dot(rows: pd.DataFrame, column: str, wanted: float, place: int, index: int)
         value=float(measured[column].iloc[nearest]),
         low=float(measured[column].min()),
         high=float(measured[column].max()),
-        hollow=bool(distance[nearest] > 0),
+        hollow=bool(distance[nearest] > GAIN_TOLERANCE),
     )

@@ -26,6 +26,7 @@ from avalanche_llm.plotting.style import GREY, SMALL_PT, Series, new_figure, sci
 GAIN_LABEL: Final = "gain $g$ (dimensionless)"
 RATE_TITLE: Final = "target rate (events per unit and token)"
 BAND_ALPHA: Final = 0.2
+GAIN_TOLERANCE: Final = 1e-9  # two gains of a grid are further apart than this
 
 _DEFINITIONS: Final[Mapping[str, str]] = MappingProxyType(
     {"SPIKE_ONE_SIDED_POS": "one-sided, $z > \\tau$", "SPIKE_TWO_SIDED_ABS": "two-sided, $|z| > \\tau$"}
@@ -149,7 +150,7 @@ def curve_rows(
 def reference(axes: Axes, y: float | None) -> None:
     """A grey horizontal line at a value the reader compares with, if there is one; the axis will include it.
 
-    `axhline` would put a rounded y into the data limits, and data of exactly y would then set a scale of 1e-17.
+    `axhline` would put a rounded y into the data limits; data of exactly y would then set a scale of 1e-17.
     """
     if y is not None:
         ends, across = (0.0, 1.0), axes.get_yaxis_transform()

@@ -7,6 +7,7 @@ can be larger than every target rate, in which case it cannot fail; the figure s
 one.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -35,8 +36,17 @@ from avalanche_llm.plotting.style import BLACK, GREY, Series, scientific, series
 
 _SPREAD: Final = 0.24  # decades over which the gains of one target are set apart
 _SPARSE: Final = 4  # up to so many gains of one target leave room for full markers
-_ABSOLUTE: Final = Series(GREY, "", (0, (1, 1)))
-_RELATIVE: Final = Series(BLACK, "", (0, (4, 2)))
+_ABSOLUTE: Final = Series(GREY, "", (0, (1.0, 1.0)))
+_RELATIVE: Final = Series(BLACK, "", (0, (4.0, 2.0)))
+
+
+@dataclass(frozen=True)
+class _Tolerances:
+    """Absolute in events per unit and token, relative without dimension, and where exact errors are drawn."""
+
+    absolute: float
+    relative: float
+    edge: float
 
 
 @styled
@@ -49,14 +59,20 @@ def rate_match(summary: pd.DataFrame, *, relative_tolerance: float) -> Figure:
     needed = ("achieved_rate_mean", "achieved_rate_max_abs_err", "rate_match_tol_abs")
     require(summary, ("spike_def_id", "target_rate", "g", *needed), "F02")
     names, levels = definitions(summary), rates(summary)
-    tolerance = float(summary["rate_match_tol_abs"].max())
+    errors = values(summary, "achieved_rate_max_abs_err") / values(summary, "target_rate")
+    smallest = errors[errors > 0].min(initial=relative_tolerance)
+    tolerances = _Tolerances(
+        absolute=float(summary["rate_match_tol_abs"].max()),
+        relative=relative_tolerance,
+        edge=float(10.0 ** (np.ceil(np.log10(smallest)) - 1)),
+    )
     grid = small_multiples([1.6, 1.6], len(names), share_x="row")
     for column, name in enumerate(names):
         chosen = [select(summary, name, rate) for rate in levels]
         total = sum(map(len, chosen))
-        missing = _achieved(grid.axes[0][column], chosen, levels, tolerance, relative_tolerance)
+        missing = _achieved(grid.axes[0][column], chosen, levels, tolerances)
         heading(grid.axes[0][column], definition_name(name), missing, total)
-        missing = _errors(grid.axes[1][column], chosen, levels, tolerance, relative_tolerance)
+        missing = _errors(grid.axes[1][column], chosen, levels, tolerances)
         exact = sum(int((values(rows, "achieved_rate_max_abs_err") == 0).sum()) for rows in chosen)
         heading(grid.axes[1][column], f"{exact} exact (at edge)" if exact else "", missing, total)
     grid.axes[0][0].set_ylabel("achieved rate\n(events/unit/token)")
@@ -64,15 +80,14 @@ def rate_match(summary: pd.DataFrame, *, relative_tolerance: float) -> Figure:
     handles = [
         *rate_handles(levels),
         line_handle(_RELATIVE, f"relative tolerance {relative_tolerance:g}"),
-        line_handle(_ABSOLUTE, f"absolute tolerance {scientific(tolerance)}"),
+        line_handle(_ABSOLUTE, f"absolute tolerance {scientific(tolerances.absolute)}"),
     ]
     legend_above(grid.figure, handles, columns=2, title=RATE_TITLE)
     return grid.figure
 
 
-def _achieved(
-    axes: Axes, chosen: list[pd.DataFrame], levels: list[float], tolerance: float, relative: float
-) -> int:
+def _achieved(axes: Axes, chosen: list[pd.DataFrame], levels: list[float], tolerances: _Tolerances) -> int:
+    """Achieved against target rate on logarithmic axes; the number of missing values."""
     missing = 0
     size = 4.0 if max(map(len, chosen)) <= _SPARSE else 1.8
     for index, (rows, rate) in enumerate(zip(chosen, levels, strict=True)):
@@ -82,11 +97,11 @@ def _achieved(
         axes.plot(x, achieved, look.marker, color=look.color, markersize=size, markeredgewidth=0)
         missing += int(np.isnan(achieved).sum())
     ends = np.array([min(levels) / 1.4, max(levels) * 1.4])
-    for factor in (1 - relative, 1 + relative):
+    for factor in (1 - tolerances.relative, 1 + tolerances.relative):
         axes.plot(ends, ends * factor, color=_RELATIVE.color, linestyle=_RELATIVE.linestyle, linewidth=0.6)
-    axes.plot(ends, ends + tolerance, color=_ABSOLUTE.color, linestyle=_ABSOLUTE.linestyle)
-    if tolerance < min(levels):  # otherwise the lower bound is no rate at all
-        axes.plot(ends, ends - tolerance, color=_ABSOLUTE.color, linestyle=_ABSOLUTE.linestyle)
+    axes.plot(ends, ends + tolerances.absolute, color=_ABSOLUTE.color, linestyle=_ABSOLUTE.linestyle)
+    if tolerances.absolute < min(levels):  # otherwise the lower bound is no rate at all
+        axes.plot(ends, ends - tolerances.absolute, color=_ABSOLUTE.color, linestyle=_ABSOLUTE.linestyle)
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
@@ -97,31 +112,27 @@ def _achieved(
     return missing
 
 
-def _errors(
-    axes: Axes, chosen: list[pd.DataFrame], levels: list[float], tolerance: float, relative: float
-) -> int:
+def _errors(axes: Axes, chosen: list[pd.DataFrame], levels: list[float], tolerances: _Tolerances) -> int:
+    """The largest layer error over the target rate by gain; the number of missing values."""
     errors = [
         values(rows, "achieved_rate_max_abs_err") / rate for rows, rate in zip(chosen, levels, strict=True)
     ]
-    joined = np.concatenate(errors)
-    positive = joined[joined > 0]
-    floor = 10.0 ** np.floor(np.log10(positive.min())) if positive.size else relative / 10
     for index, (rows, error) in enumerate(zip(chosen, errors, strict=True)):
         look = series(index)
         axes.plot(
             values(rows, "g"),
-            np.maximum(error, floor),
+            np.maximum(error, tolerances.edge),
             color=look.color,
             marker=look.marker,
             linestyle=look.linestyle,
             clip_on=False,
         )
-        axes.axhline(tolerance / levels[index], color=look.color, linestyle=_ABSOLUTE.linestyle)
-    axes.axhline(relative, color=_RELATIVE.color, linestyle=_RELATIVE.linestyle)
+        axes.axhline(tolerances.absolute / levels[index], color=look.color, linestyle=_ABSOLUTE.linestyle)
+    axes.axhline(tolerances.relative, color=_RELATIVE.color, linestyle=_RELATIVE.linestyle)
     axes.set_yscale("log")
-    axes.set_ylim(bottom=floor)
+    axes.set_ylim(bottom=tolerances.edge)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: scientific(value)))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(GAIN_LABEL)
     few_ticks(axes.xaxis)
-    return int(np.isnan(joined).sum())
+    return int(np.isnan(np.concatenate(errors)).sum())

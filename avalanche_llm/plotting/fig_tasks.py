@@ -37,7 +37,7 @@ CONDITIONS: Final = ("g1", "gstar")
 _LABELS: Final = ("$g$ = 1", "$g$*")
 _LOOKS: Final = (Series("#0072B2", "o", ""), Series("#D55E00", "s", ""))
 _ENDS: Final = ("low", "high")
-_CHANCE: Final = Series(GREY, "", (0, (3, 2)))
+_CHANCE: Final = Series(GREY, "", (0, (3.0, 2.0)))
 _ZERO: Final = Series(GREY, "", "-")
 
 

@@ -84,9 +84,9 @@ _SERIES: Final = (
     Series("#D55E00", "s", "--"),
     Series("#009E73", "^", "-."),
     Series("#CC79A7", "D", ":"),
-    Series("#E69F00", "v", (0, (5, 1, 1, 1, 1, 1))),
-    Series("#56B4E9", "P", (0, (3, 1))),
-    Series("#000000", "X", (0, (1, 1))),
+    Series("#E69F00", "v", (0, (5.0, 1.0, 1.0, 1.0, 1.0, 1.0))),
+    Series("#56B4E9", "P", (0, (3.0, 1.0))),
+    Series("#000000", "X", (0, (1.0, 1.0))),
 )
 
 
@@ -175,16 +175,16 @@ def save(figure: Figure, provenance: Provenance) -> FigureFiles:
     """
     fields: dict[str, str] = asdict(provenance)
     with context():
-        if figure.get_layout_engine() is not None:
+        layout = figure.get_layout_engine()
+        if layout is not None:
             for _ in range(2):  # the first pass places panels by the ticks of their old size
-                figure.draw_without_rendering()
+                layout.execute(figure)
             figure.set_layout_engine("none")
-        png = io.BytesIO()
-        figure.savefig(png, format="png", metadata=fields)
-        pdf = io.BytesIO()
+        png, pdf = io.BytesIO(), io.BytesIO()
         # PdfPages, because savefig's own metadata argument warns about every key outside the PDF standard.
         with PdfPages(pdf, metadata={"CreationDate": None}) as pages:
             pages.infodict().update(fields)
             pages.infodict()["Keywords"] = "; ".join(f"{name}={value}" for name, value in fields.items())
             pages.savefig(figure)
+        figure.savefig(png, format="png", metadata=fields)
     return FigureFiles(pdf=pdf.getvalue(), png=png.getvalue())

@@ -6,8 +6,7 @@ Both files hold the same rows in the order of the expected keys, and the same fr
 line ends, floats as their shortest exact decimal, no index, no timestamps. "No value" is NaN in a float
 column and null in a string column; both are an empty CSV field, which is why an empty string is refused.
 Infinity is a value, but a column that is not nullable may not hold it. An empty field is the only missing
-mark, so read the CSV with
-`pandas.read_csv(..., keep_default_na=False, na_values=[""], float_precision="round_trip")`.
+mark, so read the CSV with `pandas.read_csv(..., keep_default_na=False, na_values=[""])`.
 """
 
 import io

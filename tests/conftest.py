@@ -1,0 +1,54 @@
+"""One tiny model, one config and one pipeline run through the command line, shared by every test that only reads them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+jaxtyping.install_import_hook("avalanche_llm", "beartype.beartype")
+
+import tiny  # noqa: E402  # annotations are checked only in what is imported after the hook
+
+from avalanche_llm.cli import main  # noqa: E402  # likewise
+
+
+@pytest.fixture(scope="session", autouse=True)
+def dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An instance of our own; nothing is looked up on a hub."""
+    home = tmp_path_factory.mktemp("dagster_home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("TOKENIZERS_PARALLELISM", "false")
+        yield home
+
+
+@pytest.fixture
+def unannotated() -> Iterator[None]:
+    """Let arguments past their annotations, so that the function's own check answers."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model on disk."""
+    return tiny.save_model(tiny.llama(), tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def config(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny config on disk."""
+    return tiny.write_config(tmp_path_factory.mktemp("config") / "tiny.yaml", model_folder)
+
+
+@pytest.fixture(scope="session")
+def pipeline(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder with phases 1 and 2 complete, made by the command line. Read only."""
+    runs = tmp_path_factory.mktemp("pipeline") / "runs"
+    for phase in tiny.PHASES:
+        assert main([phase, "--config", str(config), "--runs_dir", str(runs)]) == 0
+    return runs

@@ -1,0 +1,141 @@
+"""A whole measurement in seconds: a seeded Llama-shaped model with its tokenizer on disk, and a config that measures it."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from avalanche_llm.config import Overrides, merge
+from avalanche_llm.io.artifacts import read_record
+from avalanche_llm.phases.job import Job, JobRequest
+
+REPO = Path(__file__).resolve().parents[1]
+TEXT = REPO / "data" / "jargon.txt"
+GAINS = [0.8, 1.0, 1.1, 1.3]
+RATES = [2e-3, 8e-3]
+N_LAYERS, D_FF, SEQ_LEN, N_WINDOWS, BATCH = 3, 64, 64, 16, 4
+VOCABULARY = 320
+PHASES = ("phase1_calibrate", "phase2_gain_grid", "phase2_select_gstar")
+
+
+def save_tokenizer(folder: Path) -> None:
+    """A byte-level BPE tokenizer trained on the first lines of the text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<|end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXT.read_text(encoding="utf-8").splitlines()[:60], trainer)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>").save_pretrained(folder)
+
+
+def llama(*, seed: int = 0) -> LlamaForCausalLM:
+    """Three layers with weights large enough that the gain changes what later layers see."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=D_FF,
+        num_hidden_layers=N_LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.2,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def gpt2(*, seed: int = 0) -> GPT2LMHeadModel:
+    """A model type that the table of families does not hold."""
+    torch.manual_seed(seed)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128)).eval()
+
+
+def save_model(model: Any, folder: Path) -> Path:
+    """Model and tokenizer as a local checkpoint folder in safetensors."""
+    logging.disable_progress_bar()
+    model.save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def values(model: Path, **changes: Any) -> dict[str, Any]:
+    """What the tiny config says over the canonical one; a change's dotted place is written with `__` for the dot."""
+    own: dict[str, Any] = {
+        "extends": str(REPO / "configs" / "pipeline.yaml"),
+        "run": {"device": "cpu", "dtype": "fp32"},
+        "pipeline": {"seq_len_tokens": SEQ_LEN, "batch_windows": BATCH},
+        "models": {"INSTRUCT": {"hf_id": str(model)}, "BASE": None},
+        "datasets": {
+            "A": {
+                "hf_id": str(TEXT),
+                "hf_config": None,
+                "split": "train",
+                "n_windows_calibration": N_WINDOWS,
+                "n_windows_rasters": N_WINDOWS,
+            },
+            "B": {"hf_id": str(REPO / "data" / "devil.txt"), "hf_config": None, "split": "train", "n_windows_eval": 4},
+        },
+        "gains": {"grid": GAINS},
+        "events": {"target_rates": RATES},
+        "statistics": {"bootstrap_reps": 100, "null_draws": 9},
+    }
+    for place, value in changes.items():
+        for key in reversed(place.split("__")):
+            value = {key: value}
+        own = merge(own, value)
+    return copy.deepcopy(own)
+
+
+def write_config(path: Path, model: Path, **changes: Any) -> Path:
+    """The tiny config as a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(values(model, **changes), sort_keys=False), encoding="utf-8")
+    return path
+
+
+def job_of(config: Path, runs: Path, **options: Any) -> Job:
+    """A resolved request for the tiny config."""
+    overrides = Overrides(**{name: options.pop(name) for name in list(options) if hasattr(Overrides(), name)})
+    return replace(JobRequest(config, overrides, runs), **options).job()
+
+
+def run_of(runs: Path, tag: str) -> Path:
+    """The only run directory with this tag."""
+    (folder,) = runs.glob(f"RUN_{tag}_*")
+    return folder
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every file below a folder, by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def result_hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every artifact of a run, checked to be the recorded one."""
+    found = file_hashes(folder / "results")
+    recorded = {entry["relative_path"].removeprefix("results/"): entry["sha256"] for entry in read_record(folder)["artifact_index"]}
+    assert found == recorded
+    return found
+
+
+def events_of(folder: Path) -> list[Mapping[str, Any]]:
+    """The lines of a run's event log."""
+    return [json.loads(line) for line in (folder / "logs" / "events.jsonl").read_text(encoding="utf-8").splitlines()]
