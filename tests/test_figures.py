@@ -251,7 +251,7 @@ def test_save_does_not_depend_on_process_settings_or_earlier_saves() -> None:
         import hashlib, sys
         sys.path[:0] = sys.argv[1:]
         import matplotlib
-        matplotlib.rcParams.update({"font.size": 20, "lines.linewidth": 5, "savefig.dpi": 50})
+        matplotlib.rcParams.update({"font.size": 20, "savefig.dpi": 50, "xtick.direction": "in"})
         import test_figures as t
         files = t.style.save(t.DRAW["F04_NULL_DELTAB"](), t.PROVENANCE)
         assert "matplotlib.pyplot" not in sys.modules
