@@ -96,7 +96,9 @@ def _gstar_bracketed(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckRes
 def _marginals_exact(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckResult:
     rows = pq.read_table(run.artifact(name)).to_pandas()
     broken = int((~rows["marginals_exact"]).sum())
-    return _result("marginals_exact", stage, name, broken == 0, surrogates=len(rows), cells=int(rows["cells"].sum()), broken=broken)
+    return _result(
+        "marginals_exact", stage, name, broken == 0, surrogates=len(rows), cells=int(rows["cells"].sum()), broken=broken
+    )
 
 
 def _rows_cover_grid(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckResult:

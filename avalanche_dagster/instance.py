@@ -25,7 +25,9 @@ def dagster_home() -> Path:
     configured = os.environ.get("DAGSTER_HOME")
     home = Path(configured).expanduser() if configured else Path.cwd() / DEFAULT_HOME
     if not home.is_absolute():
-        raise EnvironmentProblem(f"DAGSTER_HOME must be an absolute path, found {configured!r}; use DAGSTER_HOME=$PWD/{configured}")
+        raise EnvironmentProblem(
+            f"DAGSTER_HOME must be an absolute path, found {configured!r}; use DAGSTER_HOME=$PWD/{configured}"
+        )
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=home):
@@ -33,7 +35,9 @@ def dagster_home() -> Path:
         if not (home / "dagster.yaml").exists():
             shutil.copyfile(Path(__file__).with_name("dagster.yaml"), home / "dagster.yaml")
     except OSError as error:
-        raise EnvironmentProblem(f"DAGSTER_HOME {home} cannot be written: {error.strerror or error}; set it to a folder of yours") from error
+        raise EnvironmentProblem(
+            f"DAGSTER_HOME {home} cannot be written: {error.strerror or error}; set it to a folder of yours"
+        ) from error
     os.environ["DAGSTER_HOME"] = str(home)
     return home
 

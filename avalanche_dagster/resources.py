@@ -11,7 +11,7 @@ from avalanche_llm.config import Overrides
 from avalanche_llm.phases.job import Job, JobRequest
 
 
-class Instrument(dg.ConfigurableResource):  # type: ignore[type-arg]  # dagster leaves the parameter to the runtime
+class Instrument(dg.ConfigurableResource):
     """Config file and overrides. An empty value leaves what the config file says."""
 
     config: str = Field(default="", description="Path of the pipeline yaml; empty: configs/pipeline.yaml.")

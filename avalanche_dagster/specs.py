@@ -16,18 +16,33 @@ DESCRIPTIONS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
         ("phase1_calibrate", "calibration_stats"): "Mean and standard deviation of every MLP unit at g = 1 on data set A.",
         ("phase1_calibrate", "rate_targets"): "Event rate that each layer must have, by spike definition and target.",
         ("phase2_gain_grid", "activation_events"): "The largest standardised activations of every gain: the sparse activations.",
-        ("phase2_gain_grid", "tau_rate_matched"): "Exact threshold of every gain, layer, definition and rate, with its rate errors.",
-        ("phase2_gain_grid", "branching_sums"): "Branching numerators and denominators of every sequence, with exact null expectations.",
+        (
+            "phase2_gain_grid",
+            "tau_rate_matched",
+        ): "Exact threshold of every gain, layer, definition and rate, with its rate errors.",
+        (
+            "phase2_gain_grid",
+            "branching_sums",
+        ): "Branching numerators and denominators of every sequence, with exact null expectations.",
         ("phase2_gain_grid", "metrics"): "Branching over gain with intervals, null expectations and achieved rates.",
         ("phase3_extract_rasters", "rasters_token_layer"): "Event counts and occupancy by condition, sequence, layer, token.",
         ("phase3_extract_rasters", "metrics"): "The conditions of the rasters, their held-out rates and their branching.",
-        ("phase4_run_nulls", "rasters_nulls"): "One surrogate of every raster under each null, and the rasters of shuffled input.",
-        ("phase4_run_nulls", "tau_rate_matched"): "Thresholds of every gain, layer, definition and rate, shuffled input included.",
+        (
+            "phase4_run_nulls",
+            "rasters_nulls",
+        ): "One surrogate of every raster under each null, and the rasters of shuffled input.",
+        (
+            "phase4_run_nulls",
+            "tau_rate_matched",
+        ): "Thresholds of every gain, layer, definition and rate, shuffled input included.",
         ("phase4_run_nulls", "null_marginals"): "Whether each surrogate keeps its marginals exactly, and its seeds.",
         ("phase5_analyze_and_export", "metrics"): "Every measure of every condition of the grid.",
         ("phase5_analyze_and_export", "avalanches"): "Every connected component, 4 and 8 neighbours.",
         ("phase5_analyze_and_export", "null_comparison"): "Branching of the held-out rasters and of each surrogate.",
-        ("phase5_analyze_and_export", "signatures"): "Whether susceptibility peaks near g*: a verdict for each definition and rate.",
+        (
+            "phase5_analyze_and_export",
+            "signatures",
+        ): "Whether susceptibility peaks near g*: a verdict for each definition and rate.",
         ("phase2_select_gstar", "gstar"): "The chosen gain of every definition and rate, with status, distance and interval.",
     }
 )

@@ -145,7 +145,9 @@ def load_rows(hf_id: str, hf_config: str | None, split: str) -> Any:
             return datasets.load_dataset(hf_id, hf_config, split=split, streaming=True)
         files = local_files(path)
         reader = READERS[files[0].suffix]
-        return datasets.load_dataset(reader, data_files={split: [str(file.resolve()) for file in files]}, split=split, streaming=True)
+        return datasets.load_dataset(
+            reader, data_files={split: [str(file.resolve()) for file in files]}, split=split, streaming=True
+        )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise EnvironmentProblem(f"data set {hf_id!r} cannot be read: {str(error).strip().splitlines()[0]}") from error
 
@@ -155,7 +157,9 @@ def local_files(path: Path) -> list[Path]:
     found = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in READERS)
     kinds = {file.suffix for file in found}
     if len(kinds) != 1 or not kinds <= READERS.keys():
-        raise DataError(f"{path} must be, or hold, files of one kind ({', '.join(READERS)}); found {', '.join(sorted(kinds)) or 'none'}")
+        raise DataError(
+            f"{path} must be, or hold, files of one kind ({', '.join(READERS)}); found {', '.join(sorted(kinds)) or 'none'}"
+        )
     return found
 
 

@@ -25,12 +25,13 @@ def deterministic(settings: Determinism) -> Iterator[dict[str, Any]]:
     os.environ.setdefault("PYTHONHASHSEED", str(settings.seed))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", settings.cublas_workspace_config)
     random.seed(settings.seed)
-    np.random.seed(settings.seed)
+    np.random.seed(settings.seed)  # noqa: NPY002  # the contract asks for it; our own draws use Generators
     torch.manual_seed(settings.seed)
     before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    kernels: Any = torch.utils.deterministic  # its one attribute is not in the stubs
+    filled = kernels.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=not settings.strict)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # costs a write per buffer and guards against nothing here
+    kernels.fill_uninitialized_memory = False  # costs a write per buffer and guards against nothing here
     record: dict[str, Any] = {"flags": _flags(), "unavailable": []}
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -42,7 +43,7 @@ def deterministic(settings: Determinism) -> Iterator[dict[str, Any]]:
         raise
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        kernels.fill_uninitialized_memory = filled
     record["unavailable"] = sorted({str(item.message).splitlines()[0] for item in caught if "deterministic" in str(item.message)})
     for item in caught:
         if "deterministic" not in str(item.message):

@@ -100,7 +100,11 @@ def plan_phase(job: Job, stage: Stage) -> Plan:
         seconds = flops / (settings.budgets.effective_tflops[device] * 1e12)  # type: ignore[index]  # device is cpu or cuda
         batch = settings.pipeline.batch_windows * seq_len * (shape.d_ff * 6 + shape.d_model * 8) * BYTES[settings.run.dtype]
         memory = (shape.all_weights * BYTES[settings.run.dtype] + batch) / GIB
-    run_id = content_run_id(stage.tag, job.config.canonical) if job.run_id_mode == "content_hash" else f"RUN_{stage.tag}_<time>_<counter>"
+    run_id = (
+        content_run_id(stage.tag, job.config.canonical)
+        if job.run_id_mode == "content_hash"
+        else f"RUN_{stage.tag}_<time>_<counter>"
+    )
     return Plan(
         stage,
         run_id,
@@ -165,7 +169,10 @@ def plan_lines(plan: Plan, job: Job) -> list[str]:
     if plan.n_passes and not known:
         cost += "; cost unknown (the model's config.json is not on this machine)"
     elif known:
-        cost += f"; about {plan.flops:.3g} FLOP, {plan.seconds:.0f} s and {plan.memory_gib:.1f} GiB on {job.settings.run.device} in {job.settings.run.dtype}"
+        run = job.settings.run
+        cost += (
+            f"; about {plan.flops:.3g} FLOP, {plan.seconds:.0f} s and {plan.memory_gib:.1f} GiB on {run.device} in {run.dtype}"
+        )
     return [
         f"phase       {plan.stage.command}",
         f"config      sha256 {job.config.sha256}",

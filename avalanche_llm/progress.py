@@ -20,7 +20,11 @@ def progress(label: str, total: int, unit: str = "windows") -> Iterator[Advance]
         from tqdm import tqdm
 
         with tqdm(total=total, desc=label, unit=f" {unit}", leave=True, dynamic_ncols=True, file=sys.stderr) as bar:
-            yield lambda done: bar.update(done) and None
+
+            def draw(done: int) -> None:
+                bar.update(done)
+
+            yield draw
         return
     began = last = monotonic()
     so_far = 0

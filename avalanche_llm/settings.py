@@ -162,9 +162,7 @@ class Events(_Section):
     eps: Positive
     tau0_baseline: Positive
     spike_defs: Annotated[tuple[SpikeDef, ...], Field(min_length=1), AfterValidator(_distinct)]
-    target_rates: Annotated[
-        tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1), AfterValidator(_distinct)
-    ]
+    target_rates: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1), AfterValidator(_distinct)]
     rate_match_tol_abs: Positive
     rate_match_tol_rel: Positive
     rate_match_min_cal_samples: Count

@@ -122,9 +122,7 @@ def stages(canon: Canon | None = None) -> Mapping[str, Stage]:
                     null_comparison="NULL_COMPARISON_PARQUET_BASENAME",
                     signatures="SIGNATURES_JSON_BASENAME",
                 ),
-                **exported(
-                    ("T01", "T04", "T05", "T06"), ("F01", "F02", "F03", "F04", "F05", "F08", "F09", "F10", "F11")
-                ),
+                **exported(("T01", "T04", "T05", "T06"), ("F01", "F02", "F03", "F04", "F05", "F08", "F09", "F10", "F11")),
             },
             runs_model=True,
         ),

@@ -22,7 +22,9 @@ def print_summary(runs: dict[str, Upstream], console: Console | None = None) -> 
     nearest = min(selections, key=lambda row: row["distance"])
     console.print(_branching_table(metrics, nearest))
     console.print(_gstar_table(selections))
-    console.print("With independent sites b_tot is about twice the occupancy: b_tot near one alone measures density; delta_b_tot does not.")
+    console.print(
+        "With independent sites b_tot is about twice the occupancy: b_tot near one alone measures density; delta_b_tot does not."
+    )
     for run in runs.values():
         console.print(f"{run.folder}", soft_wrap=True, highlight=False)
 

@@ -13,7 +13,6 @@ from avalanche_dagster.specs import asset_specs
 from avalanche_llm.phases.job import Job
 from avalanche_llm.stages import stages
 
-
 PhaseFunction = Callable[[Job], str]
 
 

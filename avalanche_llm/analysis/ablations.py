@@ -44,7 +44,7 @@ def plan_of(intervention: str, gain: float, n_layers: int) -> GainPlan:
 
 
 def needed(conditions: Sequence[Condition], baseline: float) -> list[Intervention]:
-    """Each distinct (intervention, gain) that no upstream run holds. At the baseline gain every intervention is the plain model."""
+    """Each distinct (intervention, gain) that no upstream run holds; at the baseline gain all of them are the plain model."""
     gains = sorted({condition.g for condition in conditions if condition.g != baseline})
     return [(intervention, gain) for gain in gains for intervention in TARGETS if intervention != GLOBAL]
 

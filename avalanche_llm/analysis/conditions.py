@@ -57,8 +57,8 @@ def raster_conditions(selections: Sequence[Mapping[str, Any]], baseline: float) 
 def conditions_from_frame(rows: pd.DataFrame) -> list[Condition]:
     """The conditions as phase 3 numbered them."""
     return [
-        Condition(int(row.cond_id), row.spike_def_id, float(row.target_rate), row.g_condition, float(row.g))
-        for row in rows.sort_values("cond_id").itertuples()
+        Condition(int(row["cond_id"]), row["spike_def_id"], float(row["target_rate"]), row["g_condition"], float(row["g"]))
+        for row in rows.sort_values("cond_id").to_dict("records")
     ]
 
 

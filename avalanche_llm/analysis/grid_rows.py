@@ -50,7 +50,13 @@ def match_thresholds(tails: Sequence[LayerTail], targets: RateTargets, only: Cel
 
 
 def rows_of_gain(
-    tails: Sequence[LayerTail], targets: RateTargets, lattice: Lattice, weights: Int64[np.ndarray, "reps seq"], events: Events, *, g: float
+    tails: Sequence[LayerTail],
+    targets: RateTargets,
+    lattice: Lattice,
+    weights: Int64[np.ndarray, "reps seq"],
+    events: Events,
+    *,
+    g: float,
 ) -> GainRows:
     """Thresholds (checked: RateMatchError), branching sums per sequence, and metrics with CIs, of one gain."""
     matched = match_thresholds(tails, targets)
@@ -58,14 +64,16 @@ def rows_of_gain(
     tau, sums, metrics = [], [], []
     for cell, found in matched.items():
         spike_def, rate = cell
-        key = {"spike_def_id": spike_def, "target_rate": rate, "g": g}
+        key: dict[str, object] = {"spike_def_id": spike_def, "target_rate": rate, "g": g}
         counts = count_raster(
             tails, found.tau, spike_def, n_seq=lattice.n_seq, first_token=lattice.first_token, n_tokens=lattice.n_tokens
         )
         sites = branching_sums(occupancy(counts))
         tau.append(tau_rows(key, found, targets.r_star[cell], events))
         sums.append(pd.DataFrame({**key, "seq_id": np.arange(lattice.n_seq), **sums_columns(sites)}))
-        metrics.append({**key, **_rates(found, targets.r_star[cell], events), **raster_columns(counts), **branching_columns(sites, weights)})
+        metrics.append(
+            {**key, **_rates(found, targets.r_star[cell], events), **raster_columns(counts), **branching_columns(sites, weights)}
+        )
     return GainRows(pd.concat(tau), pd.concat(sums), pd.DataFrame(metrics))
 
 

@@ -118,7 +118,9 @@ def measure_condition(
     )
 
 
-def measure_susceptibility(totals: Int64[np.ndarray, " seq"], weights: Int64[np.ndarray, "reps seq"], statistics: Statistics) -> Susceptibility:
+def measure_susceptibility(
+    totals: Int64[np.ndarray, " seq"], weights: Int64[np.ndarray, "reps seq"], statistics: Statistics
+) -> Susceptibility:
     """chi of one condition with its bootstrap interval."""
     replicates = susceptibility_bootstrap(totals, weights, eps=statistics.chi_eps)
     return Susceptibility(

@@ -16,7 +16,9 @@ def null_rows(
 
     observed: X [cond, seq, layer, token]; surrogates: X [row, seq, layer, token] with its null_id and cond_id a row.
     """
-    of_condition = dict(zip((condition.cond_id for condition in conditions), branching(branching_sums(observed)).b_tot, strict=True))
+    of_condition = dict(
+        zip((condition.cond_id for condition in conditions), branching(branching_sums(observed)).b_tot, strict=True)
+    )
     by_id = {condition.cond_id: condition for condition in conditions}
     for condition in conditions:
         yield {"null_id": "NULL_NONE", **condition.columns(), "b_tot": float(of_condition[condition.cond_id]), "delta_b_tot": 0.0}

@@ -1,6 +1,5 @@
 """From measurements to the rows of T01, T04 and T05: one row a condition of the gain grid (SCIENCE section 7; spec 18)."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,7 +34,13 @@ class RowHead:
 
 
 def summary_row(
-    head: RowHead, key: Row, measured: ConditionMeasures, grid: Mapping[str, Any], marginals: pd.DataFrame, held_out: pd.DataFrame, events: Row
+    head: RowHead,
+    key: Row,
+    measured: ConditionMeasures,
+    grid: pd.Series,
+    marginals: pd.DataFrame,
+    held_out: pd.DataFrame,
+    events: Row,
 ) -> Row:
     """A row of T01. `grid` is the condition's row of the grid's metrics; `marginals` and `held_out` are phase 4's and 3's."""
     point = measured.branching
@@ -58,7 +63,7 @@ def summary_row(
     )
 
 
-def _optional(key: Row, measured: ConditionMeasures, grid: Mapping[str, Any], marginals: pd.DataFrame, held_out: pd.DataFrame) -> Row:
+def _optional(key: Row, measured: ConditionMeasures, grid: pd.Series, marginals: pd.DataFrame, held_out: pd.DataFrame) -> Row:
     point, chi = measured.branching, measured.susceptibility
     columns: Row = {}
     for name in INTERVALS:
@@ -168,6 +173,8 @@ def _exact(marginals: pd.DataFrame, null_id: str, key: Row) -> bool:
 def _held_out_z(held_out: pd.DataFrame, key: Row) -> float | None:
     """The largest held-out rate z of the condition; None for a gain that phase 3 did not run for this cell."""
     rows = held_out[
-        (held_out["spike_def_id"] == key["spike_def_id"]) & (held_out["target_rate"] == key["target_rate"]) & (held_out["g"] == key["g"])
+        (held_out["spike_def_id"] == key["spike_def_id"])
+        & (held_out["target_rate"] == key["target_rate"])
+        & (held_out["g"] == key["g"])
     ]
     return float(rows["heldout_rate_z_max"].iloc[0]) if len(rows) else None

@@ -50,7 +50,9 @@ def rate_targets(base_counts: Mapping[SpikeDef, Int64[np.ndarray, " layer"]], n_
     for spike_def, rates in r_base.items():
         if not rates.all():
             layer = int(np.argmin(rates))
-            raise DataError(f"layer {layer} has no {spike_def} event over tau0 = {events.tau0_baseline}; its rate cannot be matched")
+            raise DataError(
+                f"layer {layer} has no {spike_def} event over tau0 = {events.tau0_baseline}; its rate cannot be matched"
+            )
         for target in events.target_rates:
             r_star[spike_def, target] = np.clip(rates * (target / rates.mean()), 0.0, 1.0)
     targets = RateTargets(n_samples, r_base, r_star)
@@ -58,8 +60,8 @@ def rate_targets(base_counts: Mapping[SpikeDef, Int64[np.ndarray, " layer"]], n_
         wanted = targets.wanted(cell)
         if not wanted.all():
             raise DataError(
-                f"target rate {cell[1]:g} ({cell[0]}) leaves layer {int(np.argmin(wanted))} without an event in {n_samples} samples; "
-                "raise events.target_rates or datasets.A.n_windows_calibration"
+                f"target rate {cell[1]:g} ({cell[0]}) leaves layer {int(np.argmin(wanted))} without an event "
+                f"in {n_samples} samples; raise events.target_rates or datasets.A.n_windows_calibration"
             )
     return targets
 
@@ -110,6 +112,6 @@ def check_rates(cells: Mapping[Cell, Thresholds], targets: RateTargets, events: 
         if not passed.all():
             layer = int(np.argmin(passed))
             raise RateMatchError(
-                f"rate matching failed at g = {gain:g}, {cell[0]}, target {cell[1]:g}, layer {layer}: {found.kept[layer]} events, "
-                f"{found.wanted[layer]} wanted, {found.ties[layer]} samples tie with tau; use more windows or --dtype fp32"
+                f"rate matching failed at g = {gain:g}, {cell[0]}, target {cell[1]:g}, layer {layer}: "
+                f"{found.kept[layer]} events, {found.wanted[layer]} wanted, {found.ties[layer]} samples tie with tau; use more windows or --dtype fp32"
             )

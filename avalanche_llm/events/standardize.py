@@ -82,8 +82,6 @@ class Standardizer:
         """Standardised activations of one layer, float32 whatever the model's dtype."""
         return (u.to(torch.float32) - self.mu[layer]) / self.scale[layer]
 
-    def z_at(
-        self, layer: int, values: Float[torch.Tensor, " event"], units: torch.Tensor
-    ) -> Float32[torch.Tensor, " event"]:
+    def z_at(self, layer: int, values: Float[torch.Tensor, " event"], units: torch.Tensor) -> Float32[torch.Tensor, " event"]:
         """The same for single values, each of the unit beside it; bit for bit what `z` gives for them."""
         return (values.to(torch.float32) - self.mu[layer][units]) / self.scale[layer][units]

@@ -4,6 +4,7 @@ Columns: gain_id (place of g in the grid), g, seq_id, layer, token, unit, z (sig
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -31,9 +32,7 @@ SCHEMA: Final = pa.schema(
 def tails_to_table(tails: Sequence[LayerTail], *, gain_id: int, gain: float) -> pa.Table:
     """The candidates of one pass as rows sorted by sequence, layer, token, unit."""
     layer = np.repeat(np.arange(len(tails)), [len(tail) for tail in tails])
-    seq, token, unit, z = (
-        np.concatenate([getattr(tail, name) for tail in tails]) for name in ("seq", "token", "unit", "z")
-    )
+    seq, token, unit, z = (np.concatenate([getattr(tail, name) for tail in tails]) for name in ("seq", "token", "unit", "z"))
     order = np.lexsort((unit, token, layer, seq))
     columns = [np.full(len(z), gain_id), np.full(len(z), gain), seq[order], layer[order], token[order], unit[order], z[order]]
     return pa.table([pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
@@ -46,7 +45,7 @@ def table_to_tails(table: pa.Table, *, n_layers: int) -> list[LayerTail]:
     starts = np.searchsorted(layer[order], np.arange(n_layers + 1))
     return [
         LayerTail(seq[rows].astype(np.int64), token[rows].astype(np.int64), unit[rows].astype(np.int64), z[rows])
-        for rows in (order[low:high] for low, high in zip(starts[:-1], starts[1:], strict=True))
+        for rows in (order[low:high] for low, high in pairwise(starts))
     ]
 
 

@@ -5,6 +5,7 @@ directory becomes read-only. The record is replaced as a whole after each artifa
 that a reader finds a valid record at every moment (spec 14, spec 15).
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from avalanche_llm.errors import MissingArtifact, RunExists, SchemaError
+from avalanche_llm.errors import EnvironmentProblem, MissingArtifact, RunExists, SchemaError
 from avalanche_llm.io.files import TEMPORARY_PREFIX, Writer, json_bytes, raw, write_atomically
 from avalanche_llm.io.hashing import sha256_file
 from avalanche_llm.io.jsonl import EventLog, utc_now
@@ -88,10 +89,22 @@ class Run:
         """Folder for part files; it goes when the run completes."""
         return self.folder / "cache"
 
+    @property
+    def resumed(self) -> bool:
+        """Whether somebody has worked on this run before."""
+        return self._log.path.exists()
+
     def acquire(self) -> None:
-        """Take the run's lock. Raises RunExists when another live process holds it; the kernel frees a dead one's."""
-        self.cache.mkdir(exist_ok=True)
-        descriptor = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        """Take the run's lock; the kernel frees a dead process's.
+
+        Raises RunExists when a live process holds it, or has completed the run by now (its cache folder is gone then).
+        """
+        try:
+            descriptor = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError as error:
+            raise RunExists(
+                f"{self.cache} is gone: another process completed the run, or the folder was removed; make it again to resume"
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -167,10 +180,9 @@ class Run:
 
     def interrupted(self, error: BaseException) -> None:
         """Say in the log, if it can still be written, why the run ended early, and give the lock back."""
-        try:
+        # The disk may be full or the folder gone; the record says in any case that the run is incomplete.
+        with contextlib.suppress(EnvironmentProblem):
             self.log("end", status="interrupted", error=f"{type(error).__name__}: {error}")
-        except OSError:
-            pass  # the disk is full or the folder is gone: the record already says that the run is incomplete
         self.release()
 
     def _write_record(self) -> None:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -31,8 +32,8 @@ def write_atomically(path: Path, writer: Writer) -> None:
                 writer(file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
         finally:
             Path(name).unlink(missing_ok=True)
         sync_folder(path.parent)
@@ -88,7 +89,7 @@ def read_npz(path: Path, shapes: Mapping[str, int]) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in shapes}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise MissingArtifact(f"{path} is not the npz that was expected ({error}); rebuild its run") from error
     for name, axes in shapes.items():
         if arrays[name].ndim != axes:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from avalanche_llm.errors import EnvironmentProblem
+
 
 def utc_now() -> str:
     """The present time, UTC, ISO 8601 with microseconds."""
@@ -21,6 +23,12 @@ class EventLog:
     run_id: str
 
     def write(self, event_type: str, payload: Mapping[str, Any]) -> None:
+        """Append one line. Raises EnvironmentProblem when the disk is full or the folder cannot be written."""
         line = {"ts_utc": utc_now(), "run_id": self.run_id, "event_type": event_type, "payload": dict(payload)}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"cannot write {self.path}: {error.strerror or error}; free space or rights are needed"
+            ) from error

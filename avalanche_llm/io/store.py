@@ -56,9 +56,7 @@ class RunStore:
 
     root: Path
 
-    def begin(
-        self, stage: Stage, config: ResolvedConfig, *, mode: RunIdMode = "content_hash", allow_resume: bool = False
-    ) -> Run:
+    def begin(self, stage: Stage, config: ResolvedConfig, *, mode: RunIdMode = "content_hash", allow_resume: bool = False) -> Run:
         """A new run directory for `stage`, or with `allow_resume` an incomplete one to continue; its lock is held.
 
         Raises RunExists if the id is taken by a complete run, or by any run without `allow_resume`;
@@ -216,7 +214,12 @@ def new_record(run_id: str, stage: Stage, config: ResolvedConfig) -> dict[str, A
             "code_version": code_version(),
         },
         "versions": library_versions(),
-        "determinism": {"seed": values["determinism"]["seed"], "strict": values["determinism"]["strict"], "flags": {}, "unavailable": []},
+        "determinism": {
+            "seed": values["determinism"]["seed"],
+            "strict": values["determinism"]["strict"],
+            "flags": {},
+            "unavailable": [],
+        },
         "timings": {},
     }
 

@@ -32,9 +32,7 @@ ROUNDING: Final = 1e-15
 """Smaller probabilities are rounding of the inverse transform and no part of the law."""
 
 
-def hypergeometric_variance(
-    population: int, marked: Int64[np.ndarray, "*count"], drawn: Int64[np.ndarray, "*count"]
-) -> float:
+def hypergeometric_variance(population: int, marked: Int64[np.ndarray, "*count"], drawn: Int64[np.ndarray, "*count"]) -> float:
     """Variance of the sum; exactly 0 if every count is determined by its margins."""
     # in float64, because the product of four may pass 2^63; zeros stay exact
     product = (marked * (population - marked)).astype(np.float64) * (drawn * (population - drawn))

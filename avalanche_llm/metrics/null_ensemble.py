@@ -85,18 +85,14 @@ def permutation_ensemble(
     return _per_site(found, sums.n_sites, sums.perm_time_pairs, sums.perm_depth_pairs)
 
 
-def shift_ensemble(
-    occupancy: UInt8[np.ndarray, "cond seq layer token"], *, draws: int, seeds: Sequence[int]
-) -> NullEnsemble:
+def shift_ensemble(occupancy: UInt8[np.ndarray, "cond seq layer token"], *, draws: int, seeds: Sequence[int]) -> NullEnsemble:
     """Independent non-zero circular shift of every layer of every sequence; else as permutation_ensemble."""
     sums = _checked_sums(occupancy, draws, seeds)
     found = [_shift_pairs(raster, draws, seed) for raster, seed in zip(occupancy, seeds, strict=True)]
     return _per_site(found, sums.n_sites, sums.shift_time_pairs, sums.shift_depth_pairs)
 
 
-def _checked_sums(
-    occupancy: UInt8[np.ndarray, "cond seq layer token"], draws: int, seeds: Sequence[int]
-) -> BranchingSums:
+def _checked_sums(occupancy: UInt8[np.ndarray, "cond seq layer token"], draws: int, seeds: Sequence[int]) -> BranchingSums:
     check_occupancy(occupancy)
     if occupancy.ndim != 4 or not len(occupancy) == len(seeds) > 0 or draws < 1:
         raise SchemaError(
@@ -170,9 +166,7 @@ def _ring_overlap(occupancy: UInt8[np.ndarray, "seq layer token"]) -> Int64[np.n
     return np.rint(overlap).astype(np.int64)
 
 
-def _shift_variances(
-    lost: Int64[np.ndarray, "seq layer token"], overlap: Int64[np.ndarray, "seq layer-1 token"]
-) -> _Variances:
+def _shift_variances(lost: Int64[np.ndarray, "seq layer token"], overlap: Int64[np.ndarray, "seq layer-1 token"]) -> _Variances:
     """Exact variances over independent shifts, uniform on 1 .. T-1.
 
     Given the shift s of one of its two layers, an overlap C averages to (k k' - C(s)) / (T - 1), because the

@@ -40,9 +40,7 @@ class MultistepFit:
     reason: str = ""
 
     @classmethod
-    def unavailable(
-        cls, reason: str, k_max: int, slopes: Float64[np.ndarray, " lag"] | None = None
-    ) -> "MultistepFit":
+    def unavailable(cls, reason: str, k_max: int, slopes: Float64[np.ndarray, " lag"] | None = None) -> "MultistepFit":
         nan = float("nan")
         return cls(nan, nan, np.full(max(k_max, 0), nan) if slopes is None else slopes, k_max, reason)
 
@@ -81,18 +79,14 @@ def multistep_regression(
     return MultistepFit(m, b, slopes, k_max)
 
 
-def _p_independent(
-    deviation: Float64[np.ndarray, "trial time"], slopes: Float64[np.ndarray, " lag"]
-) -> float:
+def _p_independent(deviation: Float64[np.ndarray, "trial time"], slopes: Float64[np.ndarray, " lag"]) -> float:
     """Probability of such slopes without memory: squares times pairs are chi2 (Box and Pierce 1970)."""
     n_trials, n_times = deviation.shape
     pairs = (n_trials - 1) * (n_times - np.arange(1, len(slopes) + 1))
     return float(stats.chi2.sf(pairs @ np.square(slopes), df=len(slopes)))
 
 
-def _exponential(
-    lags: Float64[np.ndarray, " lag"], slopes: Float64[np.ndarray, " lag"]
-) -> tuple[float, float]:
+def _exponential(lags: Float64[np.ndarray, " lag"], slopes: Float64[np.ndarray, " lag"]) -> tuple[float, float]:
     """Least squares of b m^k: the best m of a grid, where b is linear, then a bounded refinement."""
     grid = np.linspace(*M_BOUNDS, _GRID_POINTS)
     powers = grid[:, None] ** lags  # (grid, lag)

@@ -34,9 +34,7 @@ def sequence_totals(counts: UInt[np.ndarray, "*cond seq layer token"]) -> Int64[
     return np.asarray(counts.sum(axis=(-2, -1), dtype=np.int64))
 
 
-def susceptibility(
-    totals: Int64[np.ndarray, "*cond seq"], *, eps: float, ddof: int = 0
-) -> Float64[np.ndarray, "*cond"]:
+def susceptibility(totals: Int64[np.ndarray, "*cond seq"], *, eps: float, ddof: int = 0) -> Float64[np.ndarray, "*cond"]:
     """chi of each condition, in events; ddof = 0 is the published population variance, 1 the sample variance.
 
     NaN where no sequence has an event, or where there are not more than `ddof` sequences.

@@ -101,9 +101,7 @@ def _quantile(
     return np.asarray(low + (q * last - below) * (high - low))
 
 
-def _p_value(
-    extreme: Bool[np.ndarray, "*cond reps"], observed: FloatLike, draws: Float[np.ndarray, "*cond reps"]
-) -> FloatLike:
+def _p_value(extreme: Bool[np.ndarray, "*cond reps"], observed: FloatLike, draws: Float[np.ndarray, "*cond reps"]) -> FloatLike:
     p = (1.0 + np.count_nonzero(extreme, axis=-1)) / (1.0 + extreme.shape[-1])
     return _native(np.where(np.isnan(observed) | np.isnan(draws).any(axis=-1), np.nan, p))
 

@@ -95,9 +95,7 @@ def percentile_xmin(sizes: Int[np.ndarray, " avalanche"], percentile: float) -> 
     return max(1, int(np.ceil(round(quantile, 6))))  # 3 + 1e-15 from interpolation is 3
 
 
-def fit_tail(
-    sizes: Int[np.ndarray, " avalanche"], *, xmin_percentile: float, min_tail_samples: int
-) -> TailFit:
+def fit_tail(sizes: Int[np.ndarray, " avalanche"], *, xmin_percentile: float, min_tail_samples: int) -> TailFit:
     """Fit and compare the three laws on S >= xmin. Sizes are positive integers; never raises on their values.
 
     Not available: no size at all, fewer than `min_tail_samples` in the tail, or one size only in it.
@@ -147,9 +145,7 @@ def fit_tail(
     )
 
 
-def _vuong(
-    difference: Float64[np.ndarray, " value"], n: Float64[np.ndarray, " value"]
-) -> tuple[float, float, float]:
+def _vuong(difference: Float64[np.ndarray, " value"], n: Float64[np.ndarray, " value"]) -> tuple[float, float, float]:
     """R, Vuong's statistic and its two-sided p; 0 and 1 where the models cannot be told apart at all.
 
     Vuong's first step: models that coincide have n Var(d) near 0, where the normal law fails and any R
@@ -194,17 +190,13 @@ def _powerlaw_alpha(
     return np.asarray(1.0 + np.exp(found.x))
 
 
-def _lognormal_log_pmf(
-    x: Float64[np.ndarray, " value"], xmin: int, mu: float, sigma: float
-) -> Float64[np.ndarray, " value"]:
+def _lognormal_log_pmf(x: Float64[np.ndarray, " value"], xmin: int, mu: float, sigma: float) -> Float64[np.ndarray, " value"]:
     lower = (np.log(x - 0.5) - mu) / sigma
     width = np.log1p(1.0 / (x - 0.5)) / sigma
     return np.asarray(_log_normal_mass(lower, width) - special.log_ndtr((mu - np.log(xmin - 0.5)) / sigma))
 
 
-def _log_normal_mass(
-    lower: Float64[np.ndarray, " value"], width: Float64[np.ndarray, " value"]
-) -> Float64[np.ndarray, " value"]:
+def _log_normal_mass(lower: Float64[np.ndarray, " value"], width: Float64[np.ndarray, " value"]) -> Float64[np.ndarray, " value"]:
     """log(Phi(lower + width) - Phi(lower)): by the nearer tail, or by the density where narrow."""
     upper, middle = lower + width, lower + 0.5 * width
     near, far = np.where(lower > 0.0, -lower, upper), np.where(lower > 0.0, -upper, lower)
@@ -217,9 +209,7 @@ def _log_normal_mass(
     return np.asarray(np.where(is_narrow, density + np.log(width) + np.log1p(curvature), wide))
 
 
-def _lognormal_parameters(
-    x: Float64[np.ndarray, " value"], n: Float64[np.ndarray, " value"], xmin: int
-) -> tuple[float, float]:
+def _lognormal_parameters(x: Float64[np.ndarray, " value"], n: Float64[np.ndarray, " value"], xmin: int) -> tuple[float, float]:
     """mu and sigma at the maximum of the truncated likelihood, in the coordinates in which it is concave."""
     origin, share = np.log(xmin), n / n.sum()
     scale = float(share @ np.log(x / (xmin - 0.5)))  # mean log excess: makes both coordinates of order one

@@ -19,9 +19,7 @@ GATED: Final = HookNames(
     act="mlp.act_fn",
 )
 
-FAMILIES: Final = MappingProxyType(
-    {"llama": GATED, "qwen2": GATED, "qwen3": GATED, "mistral": GATED, "smollm3": GATED}
-)
+FAMILIES: Final = MappingProxyType({"llama": GATED, "qwen2": GATED, "qwen3": GATED, "mistral": GATED, "smollm3": GATED})
 
 
 def hook_names(model_type: str, configured: HookNames | None) -> HookNames:

@@ -88,10 +88,14 @@ def load_model(choice: ModelChoice, *, role: str, device: str, dtype: str) -> Lo
     try:
         causal = causal.to(place).eval().requires_grad_(False)
     except torch.OutOfMemoryError as error:
-        raise EnvironmentProblem(f"{choice.hf_id} does not fit on {device} as {dtype}; nothing is offloaded to the CPU") from error
+        raise EnvironmentProblem(
+            f"{choice.hf_id} does not fit on {device} as {dtype}; nothing is offloaded to the CPU"
+        ) from error
     strays = [name for name, tensor in _tensors(causal) if tensor.device.type != place.type]
     if strays:
-        raise EnvironmentProblem(f"{len(strays)} tensors of {choice.hf_id} are not on {device} (first: {strays[0]}); refusing to offload")
+        raise EnvironmentProblem(
+            f"{len(strays)} tensors of {choice.hf_id} are not on {device} (first: {strays[0]}); refusing to offload"
+        )
     broken = [name for name, parameter in causal.named_parameters() if not torch.isfinite(parameter).all()]
     if broken:
         raise DeterminismError(f"{choice.hf_id} has NaN or infinite weights in {broken[0]}; the checkpoint is damaged")

@@ -1,21 +1,19 @@
 """The figures of phase 5, each from tables alone (SCIENCE section 8; spec 19)."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.files import read_npz
+from avalanche_llm.phases.analysis_inputs import AnalysisInputs
 from avalanche_llm.plotting import figures
 from avalanche_llm.plotting.export import export_figure
 from avalanche_llm.plotting.style import Provenance, provenance_of
 from avalanche_llm.raster.cc import label_components
 from avalanche_llm.settings import Settings
-
-if TYPE_CHECKING:
-    from avalanche_llm.phases.analyze import AnalysisInputs
 
 
 @dataclass(frozen=True)
@@ -30,9 +28,9 @@ class AnalysisFrames:
     example_of: dict[str, Any]
 
     @classmethod
-    def of(cls, inputs: "AnalysisInputs", summary: pd.DataFrame, ablations: pd.DataFrame) -> "AnalysisFrames":
+    def of(cls, inputs: AnalysisInputs, summary: pd.DataFrame, ablations: pd.DataFrame) -> "AnalysisFrames":
         """The example is the first held-out sequence at g* of the cell whose b_tot is nearest one."""
-        nearest = inputs.gstar.loc[inputs.gstar["distance"].idxmin()]
+        nearest = min(inputs.gstar.to_dict("records"), key=lambda row: row["distance"])
         condition = next(
             condition
             for condition in inputs.conditions

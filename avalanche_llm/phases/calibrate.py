@@ -34,7 +34,7 @@ def calibrate(job: Job) -> str:
         targets = rate_targets(counter.counts(), stats.n_samples * model.d_ff, job.settings.events)
         run.time("forward_s", seconds)
         run.log("calibrated", silent_units=stats.silent_units(job.settings.events.eps), n_samples=targets.n_samples)
-        run.save("calibration_stats", npz({"mu": stats.mu, "sigma": stats.sigma, "n_samples": np.int64(stats.n_samples)}))
+        run.save("calibration_stats", npz({"mu": stats.mu, "sigma": stats.sigma, "n_samples": np.array(stats.n_samples)}))
         run.save("rate_targets", raw(json_bytes(targets_as_json(targets, stats, job.settings))))
     run.complete()
     return run.run_id
@@ -55,7 +55,8 @@ class _OverTau0:
         self._standardizer = Standardizer.of(stats, eps=settings.events.eps, device=model.device)
         self._tau0, self._burn_in = settings.events.tau0_baseline, settings.pipeline.burn_in_tokens
         self._counts = {
-            spike_def: torch.zeros(model.n_layers, dtype=torch.int64, device=model.device) for spike_def in settings.events.spike_defs
+            spike_def: torch.zeros(model.n_layers, dtype=torch.int64, device=model.device)
+            for spike_def in settings.events.spike_defs
         }
 
     def add(self, layer: int, u: torch.Tensor) -> None:

@@ -20,7 +20,6 @@ RASTER_SLICE: Final = "A_RASTERS"
 
 
 @contextmanager
-
 def guard(job: Job, run: Run) -> Iterator[Run]:
     """Deterministic flags on and recorded, the time taken; on an error, a line in the log and the lock given back."""
     began = monotonic()
@@ -72,7 +71,9 @@ def use_slice(job: Job, run: Run, token_slice: TokenSlice) -> TokenSlice:
     """Put a slice on record as used by this run."""
     entry = token_slice.describe(job.settings.datasets.A)
     run.describe(dataset={token_slice.role: entry})
-    run.describe(hashes={"dataset_slice_sha256": run.record["hashes"]["dataset_slice_sha256"] | {token_slice.role: entry["sha256"]}})
+    run.describe(
+        hashes={"dataset_slice_sha256": run.record["hashes"]["dataset_slice_sha256"] | {token_slice.role: entry["sha256"]}}
+    )
     run.log("dataset_loaded", **entry)
     return token_slice
 

@@ -6,6 +6,7 @@ z = (events - n r) / sqrt(n r (1 - r)), and no longer a matter of matching.
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def extract_rasters(job: Job) -> str:
 
         gains = sorted({condition.g for condition in conditions})
         tails = {
-            gain: table_to_tails(kept_or_made(run, f"raster_{gain!r}", lambda gain=gain: measure(gain)), n_layers=model.n_layers)  # type: ignore[misc]  # late binding on purpose
+            gain: table_to_tails(kept_or_made(run, f"raster_{gain!r}", partial(measure, gain)), n_layers=model.n_layers)
             for gain in gains
         }
         publish(run, conditions, tails, taus, len(held_out.windows), model.d_ff, job.settings)
@@ -77,7 +78,12 @@ def publish(
     for condition in conditions:
         thresholds = taus.of(condition.cell, condition.g)
         raster = count_raster(
-            tails[condition.g], thresholds["tau"].to_numpy(), condition.spike_def, n_seq=n_seq, first_token=first, n_tokens=n_tokens
+            tails[condition.g],
+            thresholds["tau"].to_numpy(),
+            condition.spike_def,
+            n_seq=n_seq,
+            first_token=first,
+            n_tokens=n_tokens,
         )
         counts.append(raster)
         held_out = held_out_rates(raster, thresholds["r_star"].to_numpy(), d_ff)

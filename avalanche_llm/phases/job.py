@@ -51,7 +51,11 @@ class Job:
         stage = stages()[phase_id]
         needed = [self.upstream(phase) for phase in stage.needs]
         run = self.store.begin(stage, self.config, mode=self.run_id_mode, allow_resume=self.allow_resume)
-        run.log("start", phase_id=phase_id, resumed=bool(run.record["artifact_index"]))
-        run.log("config_resolved", config_sha256=self.config.sha256)
-        run.describe(dependencies=[upstream.dependency() for upstream in needed])
+        try:
+            run.log("start", phase_id=phase_id, resumed=run.resumed)
+            run.log("config_resolved", config_sha256=self.config.sha256)
+            run.describe(dependencies=[upstream.dependency() for upstream in needed])
+        except BaseException as error:
+            run.interrupted(error)
+            raise
         return run

@@ -15,7 +15,13 @@ from avalanche_llm.settings import Settings, SpikeDef
 
 
 def largest_events(
-    model: LoadedModel, windows: np.ndarray, plan: GainPlan, stats: CalibrationStats, targets: RateTargets, settings: Settings, label: str
+    model: LoadedModel,
+    windows: np.ndarray,
+    plan: GainPlan,
+    stats: CalibrationStats,
+    targets: RateTargets,
+    settings: Settings,
+    label: str,
 ) -> tuple[list[LayerTail], PassReport]:
     """The largest v of each layer, deep enough for every threshold of `targets`."""
     collector = TailCollector(

@@ -6,6 +6,7 @@ is compared at the same event rate.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -29,7 +30,16 @@ from avalanche_llm.phases.parts import kept_or_made
 from avalanche_llm.phases.upstream_files import calibration_stats, frame, rate_targets_of
 from avalanche_llm.progress import progress
 from avalanche_llm.raster.build import count_raster, occupancy
-from avalanche_llm.raster.nulls import LAYER_NULLS, MARGIN_SWAP, SEQUENCE_NULLS, TOKEN_SHUFFLE, MarginalCheck, draw_null, marginals_exact, shuffle_tokens
+from avalanche_llm.raster.nulls import (
+    LAYER_NULLS,
+    MARGIN_SWAP,
+    SEQUENCE_NULLS,
+    TOKEN_SHUFFLE,
+    MarginalCheck,
+    draw_null,
+    marginals_exact,
+    shuffle_tokens,
+)
 
 OBSERVED: Final = "NULL_NONE"
 RASTER_NULLS: Final = (*LAYER_NULLS, *SEQUENCE_NULLS)
@@ -88,7 +98,9 @@ def draw_surrogates(
     marginals = pd.DataFrame(rows)
     broken = marginals[~marginals["marginals_exact"]]
     if len(broken):
-        raise DeterminismError(f"{broken.iloc[0]['null_id']} broke the marginals of condition {broken.iloc[0]['cond_id']}; this is a defect")
+        raise DeterminismError(
+            f"{broken.iloc[0]['null_id']} broke the marginals of condition {broken.iloc[0]['cond_id']}; this is a defect"
+        )
     return {null_id: np.stack(found) for null_id, found in drawn.items()}, marginals
 
 
@@ -129,7 +141,7 @@ def shuffled_input(
 
     tails, matched, rows = {}, {}, []
     for gain in sorted({condition.g for condition in conditions}):
-        tails[gain] = table_to_tails(kept_or_made(run, f"shuffled_{gain!r}", lambda gain=gain: measure(gain)), n_layers=model.n_layers)  # type: ignore[misc]  # late binding on purpose
+        tails[gain] = table_to_tails(kept_or_made(run, f"shuffled_{gain!r}", partial(measure, gain)), n_layers=model.n_layers)
         matched[gain], of_gain = _match(tails[gain], targets, gain, job)
         rows.append(of_gain)
     counts = [

@@ -25,7 +25,9 @@ def select_gstar(job: Job) -> str:
         run.describe(model=upstream.record["model"], dataset=upstream.record["dataset"])
         sums = frame(upstream, "branching_sums")
         selections = choose_all(sums, job.settings.statistics)
-        run.describe(conditions=[{key: row[key] for key in ("spike_def_id", "target_rate", "gstar", "status")} for row in selections])
+        run.describe(
+            conditions=[{key: row[key] for key in ("spike_def_id", "target_rate", "gstar", "status")} for row in selections]
+        )
         chosen = {
             "method": job.settings.pipeline.gstar_method,
             "dataset_role": "A",

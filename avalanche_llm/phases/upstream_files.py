@@ -32,7 +32,9 @@ def rate_targets_of(run: Upstream) -> RateTargets:
         }
         return RateTargets(int(stored["n_samples_per_layer"]), r_base, r_star)
     except (ValueError, KeyError, TypeError) as error:
-        raise MissingArtifact(f"{path} is not the rate_targets.json that was expected ({error!r}); rebuild {run.run_id}") from error
+        raise MissingArtifact(
+            f"{path} is not the rate_targets.json that was expected ({error!r}); rebuild {run.run_id}"
+        ) from error
 
 
 def frame(run: Upstream, name: str) -> pd.DataFrame:

@@ -41,11 +41,12 @@ def validate_env(job: Job) -> Iterator[Finding]:
     pin = load_canon()["CONST.TRANSFORMERS_VERSION_PIN"]
     versions = library_versions()
     yield Finding("versions", ", ".join(f"{name} {version}" for name, version in versions.items()))
-    yield Finding("transformers pin", f"{versions['transformers']}, pinned {pin}", versions["transformers"] == pin, required=False)
+    yield Finding(
+        "transformers pin", f"{versions['transformers']}, pinned {pin}", versions["transformers"] == pin, required=False
+    )
     yield Finding("runs folder", str(job.store.root), writable(job.store.root))
     yield Finding("device", _device_text(settings))
-    for finding in _reachable(settings):
-        yield finding
+    yield from _reachable(settings)
     with deterministic(settings.determinism) as record:
         model = load_model(settings.model, role=settings.run.model_role, device=settings.run.device, dtype=settings.run.dtype)
         yield Finding("model", f"{model.identity['id']}: {model.n_layers} layers, d_ff {model.d_ff}, {settings.run.dtype}")
@@ -74,7 +75,9 @@ def _reachable(settings: Settings) -> Iterator[Finding]:
         choice: ModelChoice | None = getattr(settings.models, role)
         if choice is not None:
             problem = _model_problem(choice)
-            yield Finding(f"model {role}", problem or f"{choice.hf_id} is reachable", not problem, role == settings.run.model_role)
+            yield Finding(
+                f"model {role}", problem or f"{choice.hf_id} is reachable", not problem, role == settings.run.model_role
+            )
     for role in ("A", "B", "ARC_MCQ"):
         data = getattr(settings.datasets, role)
         problem = _data_problem(data.hf_id, data.hf_config, data.split)
@@ -134,4 +137,6 @@ def _hook_check(model: LoadedModel, settings: Settings) -> Finding:
     if not checked:
         return Finding("hook check", "the family has no gate and up projection to compare with", required=False)
     tolerance = settings.events.u_hook_match_tol_abs
-    return Finding("hook check", f"{checked} layers, largest difference {worst:.2g} (tolerance {tolerance:g})", worst <= tolerance)
+    return Finding(
+        "hook check", f"{checked} layers, largest difference {worst:.2g} (tolerance {tolerance:g})", worst <= tolerance
+    )

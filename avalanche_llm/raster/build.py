@@ -15,7 +15,13 @@ MAX_COUNT: Final = np.iinfo(np.uint16).max
 
 
 def count_raster(
-    tails: Sequence[LayerTail], tau: Float[np.ndarray, " layer"], spike_def: SpikeDef, *, n_seq: int, first_token: int, n_tokens: int
+    tails: Sequence[LayerTail],
+    tau: Float[np.ndarray, " layer"],
+    spike_def: SpikeDef,
+    *,
+    n_seq: int,
+    first_token: int,
+    n_tokens: int,
 ) -> UInt16[np.ndarray, "seq layer token"]:
     """A: events with v > tau[layer] at each site; the token axis begins at `first_token` (the burn-in left out).
 

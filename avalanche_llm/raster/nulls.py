@@ -67,14 +67,9 @@ def null_seed(seed: int, null_id: str, condition: str, seq_id: int, layer: int) 
 class SeededStreams:
     """A UniformSource with a stream of its own for every one of `layers` of every sequence."""
 
-    def __init__(
-        self, seed: int, null_id: str, condition: str, seq_ids: SequenceIds, layers: Sequence[int]
-    ) -> None:
+    def __init__(self, seed: int, null_id: str, condition: str, seq_ids: SequenceIds, layers: Sequence[int]) -> None:
         self._streams = [
-            [
-                np.random.Generator(np.random.PCG64(null_seed(seed, null_id, condition, int(seq_id), layer)))
-                for layer in layers
-            ]
+            [np.random.Generator(np.random.PCG64(null_seed(seed, null_id, condition, int(seq_id), layer))) for layer in layers]
             for seq_id in seq_ids
         ]
 
@@ -212,9 +207,7 @@ def marginals_exact(
     )
 
 
-def _rearranged(
-    occupancy: Occupancy, counts: Counts, source: Int64[np.ndarray, "seq layer token"]
-) -> NullRaster:
+def _rearranged(occupancy: Occupancy, counts: Counts, source: Int64[np.ndarray, "seq layer token"]) -> NullRaster:
     """Token t of the surrogate is token source[t] of the observed pair."""
     return NullRaster(*(np.take_along_axis(array, source, axis=-1) for array in (occupancy, counts)))
 
