@@ -132,22 +132,25 @@ def read_texts(data: TextData) -> Iterator[str]:
             yield text if text.endswith("\n") else text + "\n"
 
 
-def load_rows(hf_id: str, hf_config: str | None, split: str) -> Any:
-    """Rows of a hub data set or of local files, through the `datasets` library. Raises EnvironmentProblem or DataError."""
+def load_rows(hf_id: str, hf_config: str | None, split: str) -> Iterator[dict[str, Any]]:
+    """Rows of a hub data set or of local files, through the `datasets` library.
+
+    Raises EnvironmentProblem for what cannot be found or read (some of it only when its row is reached), DataError for a
+    folder that holds no or several kinds of files.
+    """
     import datasets
 
     datasets.disable_progress_bars()
     path = Path(hf_id).expanduser()
     try:
-        if not path.exists():
-            if path.suffix in READERS or path.is_absolute() or hf_id.startswith("."):
-                raise EnvironmentProblem(f"data file {hf_id} does not exist; check datasets.*.hf_id")
-            return datasets.load_dataset(hf_id, hf_config, split=split, streaming=True)
-        files = local_files(path)
-        reader = READERS[files[0].suffix]
-        return datasets.load_dataset(
-            reader, data_files={split: [str(file.resolve()) for file in files]}, split=split, streaming=True
-        )
+        if path.exists():
+            files = local_files(path)
+            reader, names = READERS[files[0].suffix], {split: [str(file.resolve()) for file in files]}
+            yield from datasets.load_dataset(reader, data_files=names, split=split, streaming=True)
+        elif path.suffix in READERS or path.is_absolute() or hf_id.startswith("."):
+            raise EnvironmentProblem(f"data file {hf_id} does not exist; check datasets.*.hf_id")
+        else:
+            yield from datasets.load_dataset(hf_id, hf_config, split=split, streaming=True)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise EnvironmentProblem(f"data set {hf_id!r} cannot be read: {str(error).strip().splitlines()[0]}") from error
 

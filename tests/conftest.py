@@ -1,11 +1,13 @@
 """One tiny model, one config and one pipeline run through the command line, shared by every test that only reads them."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import jaxtyping
 import pytest
 
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # the hub's library reads it when it is imported
 jaxtyping.install_import_hook("avalanche_llm", "beartype.beartype")
 
 import tiny  # noqa: E402  # annotations are checked only in what is imported after the hook
@@ -15,12 +17,10 @@ from avalanche_llm.cli import main  # noqa: E402  # likewise
 
 @pytest.fixture(scope="session", autouse=True)
 def dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An instance of our own; nothing is looked up on a hub."""
+    """A Dagster instance of our own."""
     home = tmp_path_factory.mktemp("dagster_home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_HOME", str(home))
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        patch.setenv("TOKENIZERS_PARALLELISM", "false")
         yield home
 
 

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -15,17 +16,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from avalanche_llm.errors import EnvironmentProblem, MissingArtifact
-from avalanche_llm.io.files import json_bytes, npz, parquet, raw, read_npz, write_atomically
+from avalanche_llm.io.files import Writer, json_bytes, npz, parquet, raw, read_npz, write_atomically
 from avalanche_llm.io.hashing import code_version, sha256_bytes, sha256_file, sha256_tree
 from avalanche_llm.io.jsonl import EventLog
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
 
 
-def written(writer: object) -> bytes:
-    file = io.BytesIO()
-    writer(file)  # type: ignore[operator]  # every writer is one
-    return file.getvalue()
+def written(writer: Writer) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        writer(file)
+        file.seek(0)
+        return file.read()
 
 
 def test_write_atomically_makes_the_folder_and_leaves_no_temporary_file(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""A whole measurement in seconds: a seeded Llama-shaped model with its tokenizer on disk, and a config that measures it."""
+"""A whole measurement in seconds: a seeded Llama-shaped model with its tokenizer on disk, and a config that measures it.
+
+torch is imported where a model is made: processes that only need a config start at once.
+"""
 
 import copy
 import hashlib
@@ -8,11 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from transformers.utils import logging
 
 from avalanche_llm.config import Overrides, merge
 from avalanche_llm.io.artifacts import read_record
@@ -29,6 +28,9 @@ PHASES = ("phase1_calibrate", "phase2_gain_grid", "phase2_select_gstar")
 
 def save_tokenizer(folder: Path) -> None:
     """A byte-level BPE tokenizer trained on the first lines of the text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -42,8 +44,11 @@ def save_tokenizer(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>").save_pretrained(folder)
 
 
-def llama(*, seed: int = 0) -> LlamaForCausalLM:
+def llama(*, seed: int = 0) -> Any:
     """Three layers with weights large enough that the gain changes what later layers see."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -58,14 +63,19 @@ def llama(*, seed: int = 0) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
-def gpt2(*, seed: int = 0) -> GPT2LMHeadModel:
+def gpt2(*, seed: int = 0) -> Any:
     """A model type that the table of families does not hold."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
     torch.manual_seed(seed)
     return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128)).eval()
 
 
 def save_model(model: Any, folder: Path) -> Path:
     """Model and tokenizer as a local checkpoint folder in safetensors."""
+    from transformers.utils import logging
+
     logging.disable_progress_bar()
     model.save_pretrained(folder)
     save_tokenizer(folder)

@@ -113,5 +113,6 @@ def check_rates(cells: Mapping[Cell, Thresholds], targets: RateTargets, events: 
             layer = int(np.argmin(passed))
             raise RateMatchError(
                 f"rate matching failed at g = {gain:g}, {cell[0]}, target {cell[1]:g}, layer {layer}: "
-                f"{found.kept[layer]} events, {found.wanted[layer]} wanted, {found.ties[layer]} samples tie with tau; use more windows or --dtype fp32"
+                f"{found.kept[layer]} events, {found.wanted[layer]} wanted, {found.ties[layer]} samples tie "
+                "with tau; use more windows or --dtype fp32"
             )

@@ -87,7 +87,8 @@ def parquet(table: pa.Table) -> Writer:
 def read_npz(path: Path, shapes: Mapping[str, int]) -> dict[str, np.ndarray]:
     """The arrays named in `shapes` (name to number of axes). Raises MissingArtifact if one is absent or not as declared."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # opened here: np.load leaves a file of its own open when the zip is damaged
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in shapes}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise MissingArtifact(f"{path} is not the npz that was expected ({error}); rebuild its run") from error

@@ -1,9 +1,7 @@
 """Validation of run records against spec/run_record.schema.json (JSON Schema 2020-12), on every write and every read."""
 
 import json
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 from jsonschema import Draft202012Validator
 
@@ -18,7 +16,7 @@ def _record_validator() -> Draft202012Validator:
     return Draft202012Validator(schema)
 
 
-def validate_run_record(record: Mapping[str, Any], source: str = "run_record.json") -> None:
+def validate_run_record(record: object, source: str = "run_record.json") -> None:
     """Raise SchemaError naming the first place (by path) where `record` breaks the schema."""
     problems = sorted(_record_validator().iter_errors(record), key=lambda problem: list(map(str, problem.absolute_path)))
     if problems:

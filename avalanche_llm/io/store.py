@@ -15,7 +15,7 @@ from avalanche_llm.io.files import json_bytes
 from avalanche_llm.io.hashing import code_version, sha256_file
 from avalanche_llm.io.jsonl import utc_now
 from avalanche_llm.io.schema_validate import validate_run_record
-from avalanche_llm.run_id import RunIdMode, candidate_run_ids, check_run_id
+from avalanche_llm.run_id import RUN_ID, RunIdMode, candidate_run_ids, check_run_id
 from avalanche_llm.stages import Stage, stages
 
 STAGING_PREFIX: Final = ".new-"
@@ -155,6 +155,8 @@ class RunStore:
         """Every complete run of a stage tag, by name; a directory that is no honest run is passed over."""
         found = []
         for folder in sorted(self.root.glob(f"RUN_{tag}_*")):
+            if not RUN_ID.fullmatch(folder.name):
+                continue
             try:
                 found.append(self.get(folder.name))
             except MissingArtifact:

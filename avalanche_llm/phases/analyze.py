@@ -19,7 +19,7 @@ from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.files import json_bytes, parquet, raw
 from avalanche_llm.metrics.signatures import signature_alignment, susceptibility_peak
 from avalanche_llm.phases.analysis_figures import AnalysisFrames, export_figures
-from avalanche_llm.phases.analysis_inputs import AnalysisInputs
+from avalanche_llm.phases.analysis_inputs import AnalysisInputs, keys_of
 from avalanche_llm.phases.context import CALIBRATION_SLICE, guard, open_model, slices_of_a, use_slice
 from avalanche_llm.phases.gain_grid import calibration_lattice
 from avalanche_llm.phases.job import Job

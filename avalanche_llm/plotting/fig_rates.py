@@ -34,7 +34,6 @@ from avalanche_llm.plotting.fig_panels import (
 )
 from avalanche_llm.plotting.style import BLACK, GREY, Series, scientific, series, styled
 
-_SPREAD: Final = 0.24  # decades over which the gains of one target are set apart
 _SPARSE: Final = 4  # up to so many gains of one target leave room for full markers
 _ABSOLUTE: Final = Series(GREY, "", (0, (1.0, 1.0)))
 _RELATIVE: Final = Series(BLACK, "", (0, (4.0, 2.0)))
@@ -53,7 +52,7 @@ class _Tolerances:
 def rate_match(summary: pd.DataFrame, *, relative_tolerance: float) -> Figure:
     """F02: achieved against target rate (top), largest layer error over target by gain (bottom).
 
-    Top: the gains of one target stand side by side, ascending to the right, so that they can be told apart.
+    Top: the gains of one target lie on one abscissa; where they coincide the matching is exact, and the bottom tells them apart.
     Errors of exactly zero are drawn at the lower edge. `relative_tolerance` is dimensionless.
     """
     needed = ("achieved_rate_mean", "achieved_rate_max_abs_err", "rate_match_tol_abs")
@@ -92,9 +91,7 @@ def _achieved(axes: Axes, chosen: list[pd.DataFrame], levels: list[float], toler
     size = 4.0 if max(map(len, chosen)) <= _SPARSE else 1.8
     for index, (rows, rate) in enumerate(zip(chosen, levels, strict=True)):
         look, achieved = series(index), values(rows, "achieved_rate_mean")
-        offsets = np.linspace(-0.5, 0.5, len(rows)) if len(rows) > 1 else np.zeros(len(rows))
-        x = rate * 10.0 ** (_SPREAD * offsets)
-        axes.plot(x, achieved, look.marker, color=look.color, markersize=size, markeredgewidth=0)
+        axes.plot(np.full(len(rows), rate), achieved, look.marker, color=look.color, markersize=size, markeredgewidth=0)
         missing += int(np.isnan(achieved).sum())
     ends = np.array([min(levels) / 1.4, max(levels) * 1.4])
     for factor in (1 - tolerances.relative, 1 + tolerances.relative):
