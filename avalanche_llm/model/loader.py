@@ -1,11 +1,13 @@
 """Loading a decoder from a hub id or a local folder: safetensors only, no remote code, every parameter on one device."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 
 from avalanche_llm.errors import DeterminismError, EnvironmentProblem
@@ -80,9 +82,17 @@ def load_model(choice: ModelChoice, *, role: str, device: str, dtype: str) -> Lo
     """Load, place and check a model. Raises EnvironmentProblem, UnsupportedModel, or DeterminismError for bad weights."""
     place = check_device(device)
     transformers.utils.logging.disable_progress_bar()
-    causal = _from_pretrained(
-        transformers.AutoModelForCausalLM, choice, dtype=DTYPES[dtype], use_safetensors=True, low_cpu_mem_usage=True
+    transformers.utils.logging.set_verbosity_error()  # its report on a checkpoint is a table; what matters is raised below
+    causal, report = _from_pretrained(
+        transformers.AutoModelForCausalLM,
+        choice,
+        dtype=DTYPES[dtype],
+        use_safetensors=True,
+        low_cpu_mem_usage=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
     )
+    _check_all_loaded(choice, report)
     decoder = causal.base_model
     names = hook_names(causal.config.model_type, choice.hooks)
     try:
@@ -113,6 +123,16 @@ def load_model(choice: ModelChoice, *, role: str, device: str, dtype: str) -> Lo
     return LoadedModel(causal, decoder, load_tokenizer(choice), names, layers, place, identity)
 
 
+def _check_all_loaded(choice: ModelChoice, report: Mapping[str, Any]) -> None:
+    """transformers fills a tensor that the checkpoint lacks, or has in another shape, at random: refuse both."""
+    mismatched = sorted(name for name, *_ in report["mismatched_keys"])
+    for names, problem in ((sorted(report["missing_keys"]), "no weights"), (mismatched, "weights of another shape")):
+        if names:
+            raise DeterminismError(
+                f"{choice.hf_id} has {problem} for {names[0]} ({len(names)} such tensors); the checkpoint is incomplete or not its config's"
+            )
+
+
 def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
     return [*model.named_parameters(), *model.named_buffers()]
 
@@ -127,6 +147,6 @@ def _from_pretrained(auto: Any, choice: ModelChoice, **options: Any) -> Any:
             trust_remote_code=False,
             **options,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise EnvironmentProblem(f"model {choice.hf_id!r} cannot be loaded: {reason}") from error

@@ -1,0 +1,239 @@
+"""Phases 3, 4 and 5 on the tiny model: rasters, surrogates, tables and figures, against naive computations and each other."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+
+from avalanche_llm.analysis.conditions import conditions_from_frame
+from avalanche_llm.errors import MissingArtifact
+from avalanche_llm.io.artifacts import read_record
+from avalanche_llm.model.gain import GainPlan
+from avalanche_llm.model.hooks import ReadInput, ScaleOutput
+from avalanche_llm.phases import context
+from avalanche_llm.phases.analyze import analyze
+from avalanche_llm.phases.context import CALIBRATION_SLICE, RASTER_SLICE, slices_of_a
+from avalanche_llm.phases.extract_rasters import extract_rasters
+from avalanche_llm.phases.job import Job
+from avalanche_llm.phases.run_nulls import run_nulls
+
+STEPS: tuple[Callable[[Job], str], ...] = (extract_rasters, run_nulls, analyze)
+
+
+def copied(runs: Path, folder: Path) -> Path:
+    """A runs folder of our own with the same complete runs."""
+    shutil.copytree(runs, folder)
+    return folder
+
+
+@contextmanager
+def counted(job: Job) -> Iterator[list[int]]:
+    """The batch size of every decoder call inside."""
+    where = job.settings.run
+    model = context._loaded(job.settings.model, where.model_role, where.device, where.dtype)
+    sizes: list[int] = []
+
+    def count(module: Any, arguments: Any, keywords: Any) -> None:
+        sizes.append(len(keywords["input_ids"]))
+
+    handle = model.decoder.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield sizes
+    finally:
+        handle.remove()
+
+
+@pytest.fixture(scope="module")
+def analysed(pipeline: Path, config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """A runs folder with phases 1 to 5 complete, and how many windows each of the last three sent through the model."""
+    runs = copied(pipeline, tmp_path_factory.mktemp("analysed") / "runs")
+    job = tiny.job_of(config, runs)
+    windows = {}
+    for step in STEPS:
+        with counted(job) as sizes:
+            step(job)
+        windows[step.__name__] = sum(sizes)
+    return runs, windows
+
+
+def table(runs: Path, name: str) -> pd.DataFrame:
+    return pd.read_parquet(tiny.run_of(runs, "S05") / name)
+
+
+def distinct_gains(runs: Path) -> set[float]:
+    chosen = json.loads((tiny.run_of(runs, "S02B") / "results" / "gstar.json").read_bytes())["selections"]
+    return {row["gstar"] for row in chosen} | {1.0}
+
+
+def test_extract_rasters_equals_thresholding_the_whole_activations(analysed: tuple[Path, dict[str, int]], config: Path) -> None:
+    runs, _ = analysed
+    job = tiny.job_of(config, runs)
+    model = context._loaded(job.settings.model, "INSTRUCT", "cpu", "fp32")
+    windows = slices_of_a(job, model)[RASTER_SLICE].windows
+    stats = np.load(tiny.run_of(runs, "S01") / "results" / "calibration_stats.npz")
+    taus = pd.read_parquet(tiny.run_of(runs, "S02") / "results" / "tau_rate_matched.parquet")
+    rasters = np.load(tiny.run_of(runs, "S03") / "results" / "rasters_token_layer.npz")
+    conditions = conditions_from_frame(pd.read_parquet(tiny.run_of(runs, "S03") / "results" / "metrics.parquet"))
+    assert len(conditions) == 8
+    for condition in conditions:
+        z = whole_z(model, windows, condition.g, stats, job.settings.events.eps)
+        v = np.abs(z) if condition.spike_def == "SPIKE_TWO_SIDED_ABS" else z
+        rows = taus[(taus.spike_def_id == condition.spike_def) & (taus.target_rate == condition.target_rate) & (taus.g == condition.g)]
+        expected = (v > rows.sort_values("layer")["tau"].to_numpy()[None, :, None, None]).sum(axis=-1)
+        np.testing.assert_array_equal(rasters["A"][condition.cond_id], expected)
+    np.testing.assert_array_equal(rasters["X"], rasters["A"] > 0)
+
+
+def whole_z(model: Any, windows: np.ndarray, gain: float, stats: Any, eps: float) -> np.ndarray:
+    """z [seq, layer, token, unit] in one batch-sized pass a batch, kept whole."""
+    plan = GainPlan.uniform("MLP", gain, model.n_layers)
+    batches = []
+    for first in range(0, len(windows), tiny.BATCH):
+        u: dict[int, torch.Tensor] = {}
+        with torch.inference_mode(), ScaleOutput(model.modules("mlp"), plan.gains), ReadInput(model.modules("down"), u.__setitem__):
+            model.decoder(input_ids=torch.from_numpy(windows[first : first + tiny.BATCH]), use_cache=False)
+        batches.append(torch.stack([u[layer] for layer in range(model.n_layers)], dim=1).numpy())
+    scale = stats["sigma"] + np.float32(eps)
+    return (np.concatenate(batches) - stats["mu"][None, :, None]) / scale[None, :, None]
+
+
+def test_slices_of_calibration_and_rasters_are_disjoint(analysed: tuple[Path, dict[str, int]], config: Path) -> None:
+    job = tiny.job_of(config, analysed[0])
+    slices = slices_of_a(job, context._loaded(job.settings.model, "INSTRUCT", "cpu", "fp32"))
+    assert not set(slices[CALIBRATION_SLICE].chunk_index) & set(slices[RASTER_SLICE].chunk_index)
+
+
+def test_every_distinct_gain_and_intervention_runs_once(analysed: tuple[Path, dict[str, int]]) -> None:
+    runs, windows = analysed
+    gains = distinct_gains(runs)
+    assert windows["extract_rasters"] == len(gains) * tiny.N_WINDOWS
+    assert windows["run_nulls"] == len(gains) * tiny.N_WINDOWS
+    assert windows["analyze"] == 4 * len(gains - {1.0}) * tiny.N_WINDOWS
+
+
+def test_run_nulls_keeps_every_marginal_and_matches_the_shuffled_rate(analysed: tuple[Path, dict[str, int]]) -> None:
+    runs, _ = analysed
+    folder = tiny.run_of(runs, "S04") / "results"
+    observed = np.load(tiny.run_of(runs, "S03") / "results" / "rasters_token_layer.npz")
+    drawn = np.load(folder / "rasters_nulls.npz")
+    assert len(set(drawn["null_id"].tolist())) == 5
+    for null_id, cond_id, x, a in zip(drawn["null_id"], drawn["cond_id"], drawn["X"], drawn["A"], strict=True):
+        if null_id == "NULL_TOKEN_SHUFFLE_INPUT":
+            continue
+        np.testing.assert_array_equal(x.sum(axis=-1), observed["X"][cond_id].sum(axis=-1))
+        np.testing.assert_array_equal(np.sort(a, axis=-1), np.sort(observed["A"][cond_id], axis=-1))
+        if null_id == "NULL_RASTER_MARGIN_SWAP":
+            np.testing.assert_array_equal(x.sum(axis=-2), observed["X"][cond_id].sum(axis=-2))
+    taus = pd.read_parquet(folder / "tau_rate_matched.parquet")
+    shuffled = taus[taus.null_id == "NULL_TOKEN_SHUFFLE_INPUT"]
+    assert set(shuffled.g) == distinct_gains(runs)
+    assert shuffled.rate_match_pass.all()
+    assert (shuffled.kept_events == shuffled.wanted_events).all()
+    assert set(taus[taus.null_id == "NULL_NONE"].g) == set(tiny.GAINS)
+
+
+def test_summary_agrees_with_the_grid_it_was_computed_from(analysed: tuple[Path, dict[str, int]]) -> None:
+    runs, _ = analysed
+    summary = table(runs, "tables/table_T01_SUMMARY.parquet")
+    grid = pd.read_parquet(tiny.run_of(runs, "S02") / "results" / "metrics.parquet")
+    assert len(summary) == 2 * len(tiny.RATES) * len(tiny.GAINS)
+    for name in ("spike_def_id", "target_rate", "g", "b_time", "b_depth", "b_tot", "delta_b_tot", "achieved_rate_mean"):
+        pd.testing.assert_series_equal(summary[name], grid[name], check_dtype=False)
+    np.testing.assert_allclose(summary["opt_b_tot_ci_low"], grid["b_tot_ci_low"])
+    csv = pd.read_csv(tiny.run_of(runs, "S05") / "tables/table_T01_SUMMARY.csv", keep_default_na=False, na_values=[""])
+    np.testing.assert_array_equal(csv["chi"], summary["chi"])
+
+
+def test_avalanches_cover_every_event_once_under_both_adjacencies(analysed: tuple[Path, dict[str, int]]) -> None:
+    runs, _ = analysed
+    found = table(runs, "results/avalanches.parquet")
+    grid = pd.read_parquet(tiny.run_of(runs, "S02") / "results" / "metrics.parquet")
+    for _, rows in found.groupby("adjacency_id"):
+        np.testing.assert_array_equal(rows.groupby("cond_id")["size"].sum().to_numpy(), grid["n_events"].to_numpy())
+        np.testing.assert_array_equal(rows.groupby("cond_id")["n_sites"].sum().to_numpy(), grid["n_sites"].to_numpy())
+    components = found.groupby(["adjacency_id", "cond_id"]).size().unstack(0)
+    assert (components["ADJ_8N"] <= components["ADJ_4N"]).all()
+
+
+def test_ablations_of_the_whole_mlp_are_the_grid_and_the_bands_differ(analysed: tuple[Path, dict[str, int]]) -> None:
+    runs, _ = analysed
+    rows = table(runs, "tables/appendix/table_T06_ABLATIONS.parquet")
+    summary = table(runs, "tables/table_T01_SUMMARY.parquet")
+    assert (rows["opt_status"] == "measured").all()
+    key = ["spike_def_id", "target_rate", "g"]
+    joined = rows[rows["intervention_id"] == "MLP_GLOBAL"].merge(summary, on=key, suffixes=("", "_t01"))
+    np.testing.assert_array_equal(joined["b_tot"], joined["b_tot_t01"])
+    np.testing.assert_array_equal(joined["chi"], joined["chi_t01"])
+    away = rows[(rows["g_condition"] == "gstar") & (rows["g"] != 1.0)]
+    assert len(away), "the tiny model's g* must leave the baseline for this test to say anything"
+    assert away.groupby(key)["b_tot"].nunique().min() > 1
+
+
+def test_common_shift_moves_branching_less_than_the_within_layer_nulls(analysed: tuple[Path, dict[str, int]]) -> None:
+    rows = table(analysed[0], "results/null_comparison.parquet")
+    size = rows.assign(size=rows["delta_b_tot"].abs()).groupby("null_id")["size"].mean()
+    assert size["NULL_RASTER_COMMON_CIRC_SHIFT"] < 0.5 * size["NULL_RASTER_WITHIN_LAYER_TIME_PERM"]
+
+
+def test_signatures_have_a_verdict_for_every_cell(analysed: tuple[Path, dict[str, int]]) -> None:
+    verdicts = json.loads((tiny.run_of(analysed[0], "S05") / "results" / "signatures.json").read_bytes())["verdicts"]
+    assert len(verdicts) == 2 * len(tiny.RATES)
+    assert all(isinstance(verdict["agrees"], bool) and verdict["sentence"].endswith(".") for verdict in verdicts)
+
+
+def test_second_analysis_of_the_same_upstream_is_byte_identical(analysed: tuple[Path, dict[str, int]], config: Path, tmp_path: Path) -> None:
+    runs, _ = analysed
+    other = tmp_path / "elsewhere"
+    for tag in ("S01", "S02", "S02B", "S03", "S04"):
+        copied(tiny.run_of(runs, tag), other / tiny.run_of(runs, tag).name)
+    analyze(tiny.job_of(config, other))
+    first, second = (
+        {name: value for name, value in tiny.file_hashes(tiny.run_of(folder, "S05")).items() if name.split("/")[0] in ("results", "figs", "tables")}
+        for folder in (runs, other)
+    )
+    assert len(first) == 4 + 2 * 4 + 2 * 9
+    assert first == second
+
+
+def test_interrupted_analysis_resumes_where_it_stopped(
+    analysed: tuple[Path, dict[str, int]], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, windows = analysed
+    other = tmp_path / "resumed"
+    for tag in ("S01", "S02", "S02B", "S03", "S04"):
+        copied(tiny.run_of(runs, tag), other / tiny.run_of(runs, tag).name)
+    job = tiny.job_of(config, other)
+    with monkeypatch.context() as patch, counted(job) as before:
+        patch.setattr("avalanche_llm.phases.analyze.export_figures", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            analyze(job)
+    assert sum(before) == windows["analyze"]
+    assert read_record(tiny.run_of(other, "S05"))["stage_status"] == "started"
+    resumed = tiny.job_of(config, other, allow_resume=True)
+    with counted(resumed) as after:
+        analyze(resumed)
+    assert sum(after) == 0
+    assert tiny.file_hashes(tiny.run_of(other, "S05") / "tables") == tiny.file_hashes(tiny.run_of(runs, "S05") / "tables")
+
+
+def test_changed_upstream_raster_stops_the_analysis(analysed: tuple[Path, dict[str, int]], config: Path, tmp_path: Path) -> None:
+    runs, _ = analysed
+    other = tmp_path / "tampered"
+    for tag in ("S01", "S02", "S02B", "S03", "S04"):
+        copied(tiny.run_of(runs, tag), other / tiny.run_of(runs, tag).name)
+    path = tiny.run_of(other, "S03") / "results" / "rasters_token_layer.npz"
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(MissingArtifact, match=r"rasters_token_layer\.npz changed since it was recorded"):
+        analyze(tiny.job_of(config, other))
+    assert read_record(tiny.run_of(other, "S05"))["stage_status"] == "started"
