@@ -129,18 +129,18 @@ def model_shape(choice: ModelChoice) -> ModelShape | None:
         if not isinstance(cached, str):
             return None
         path = Path(cached)
-    config = json.loads(path.read_text(encoding="utf-8"))
     try:
+        config = json.loads(path.read_text(encoding="utf-8"))
         heads = config["num_attention_heads"]
         return ModelShape(
             config["num_hidden_layers"],
             config["hidden_size"],
             config["intermediate_size"],
             heads,
-            config.get("num_key_value_heads", heads),
+            config.get("num_key_value_heads") or heads,
             config["vocab_size"],
         )
-    except KeyError:
+    except (ValueError, KeyError, TypeError):
         return None
 
 

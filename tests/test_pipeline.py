@@ -1,2 +1,343 @@
-def test_x(pipeline):
-    pass
+"""Phases 1 and 2 on the tiny model: equal bytes from equal inputs, one pass a gain, and the naive computation event for event."""
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import tiny
+import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
+from transformers import AutoTokenizer, LlamaForCausalLM, LlamaModel
+
+from avalanche_llm.datasets import SliceRequest, token_slices
+from avalanche_llm.determinism import deterministic
+from avalanche_llm.errors import DeterminismError, RateMatchError
+from avalanche_llm.io.artifacts import read_record
+from avalanche_llm.phases import context
+from avalanche_llm.phases.calibrate import calibrate
+from avalanche_llm.phases.context import guard
+from avalanche_llm.phases.gain_grid import gain_grid
+from avalanche_llm.phases.job import Job
+from avalanche_llm.phases.select_gstar import select_gstar
+
+POS, ABS = "SPIKE_ONE_SIDED_POS", "SPIKE_TWO_SIDED_ABS"
+EPS = 1e-6
+
+
+def measure(config: Path, runs: Path) -> Path:
+    """Phases 1 and 2 by the Python functions alone."""
+    job = tiny.job_of(config, runs)
+    for phase in (calibrate, gain_grid, select_gstar):
+        phase(job)
+    return runs
+
+
+@contextmanager
+def counting_calls() -> Iterator[dict[str, list[int]]]:
+    """Batch sizes of every call of a decoder, and of a model with its language-model head, wherever it is made."""
+    calls: dict[str, list[int]] = {"LlamaModel": [], "LlamaForCausalLM": []}
+
+    def count(module: torch.nn.Module, arguments: Any) -> None:
+        name = type(module).__name__
+        if name in calls:
+            calls[name].append(1)
+
+    handle = register_module_forward_pre_hook(count)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+@pytest.fixture(scope="module")
+def repeated(config: Path, tmp_path_factory: pytest.TempPathFactory) -> list[list[Path]]:
+    """Two measurements by the Python functions with run ids of their own in one runs folder, as [S01, S02, S02B] each."""
+    runs = tmp_path_factory.mktemp("repeated") / "runs"
+    made = []
+    for _ in range(2):
+        ids: list[str] = []
+        for phase in (calibrate, gain_grid, select_gstar):
+            ids.append(phase(tiny.job_of(config, runs, run_id_mode="timestamp_counter", pinned=tuple(ids))))
+        made.append([runs / run_id for run_id in ids])
+    return made
+
+
+def test_equal_inputs_give_equal_bytes_under_different_run_ids(repeated: list[list[Path]]) -> None:
+    for first, second in zip(*repeated, strict=True):
+        assert first.name != second.name
+        assert tiny.result_hashes(first) == tiny.result_hashes(second)
+        assert len(tiny.result_hashes(first)) == len(read_record(first)["artifacts"])
+
+
+def test_the_command_line_and_the_python_functions_give_the_same_artifacts(pipeline: Path, repeated: list[list[Path]]) -> None:
+    for folder in repeated[0]:
+        tag = folder.name.split("_")[1]
+        assert tiny.result_hashes(tiny.run_of(pipeline, tag)) == tiny.result_hashes(folder)
+
+
+def test_records_say_what_was_measured_with_what(pipeline: Path) -> None:
+    s01, s02, s02b = (read_record(tiny.run_of(pipeline, tag)) for tag in ("S01", "S02", "S02B"))
+    for record in (s01, s02, s02b):
+        assert record["stage_status"] == "complete"
+        assert record["model"]["content_sha256"] == s01["model"]["content_sha256"]
+        assert record["model"]["n_layers"] == tiny.N_LAYERS
+        assert record["dataset"]["A_CALIBRATION"] == s01["dataset"]["A_CALIBRATION"]
+    assert s01["hashes"]["dataset_slice_sha256"] == {"A_CALIBRATION": s01["dataset"]["A_CALIBRATION"]["sha256"]}
+    assert [entry["run_id"] for entry in s02["dependencies"]] == [s01["run_id"]]
+    assert [entry["run_id"] for entry in s02b["dependencies"]] == [s02["run_id"]]
+    assert [condition["g"] for condition in s02["conditions"]] == tiny.GAINS
+    assert s01["determinism"]["flags"]["torch_deterministic_algorithms"] is True
+    assert s01["timings"]["forward_s"] > 0
+
+
+def test_logs_hold_the_events_of_a_run_in_order(pipeline: Path) -> None:
+    for tag in ("S01", "S02", "S02B"):
+        folder = tiny.run_of(pipeline, tag)
+        lines = tiny.events_of(folder)
+        kinds = [line["event_type"] for line in lines]
+        expected = ["start", "config_resolved"] + ["model_loaded", "dataset_loaded"] * (tag != "S02B")
+        assert [kind for kind in dict.fromkeys(kinds) if kind in expected] == expected
+        assert kinds[-2:] == ["stage_complete", "end"]
+        assert kinds.count("artifacts_written") == len(read_record(folder)["artifacts"])
+        assert {line["run_id"] for line in lines} == {folder.name}
+        assert [line["ts_utc"] for line in lines] == sorted(line["ts_utc"] for line in lines)
+
+
+@pytest.mark.parametrize("batch", [4, 5])
+def test_one_pass_a_gain_and_two_to_calibrate(batch: int, model_folder: Path, tmp_path: Path) -> None:
+    """Every forward pass of the model is counted, wherever it is made; the language-model head never runs."""
+    config = tiny.write_config(tmp_path / "c.yaml", model_folder, pipeline__batch_windows=batch)
+    job = tiny.job_of(config, tmp_path / "runs")
+    per_pass = -(-tiny.N_WINDOWS // batch)
+    for phase, passes in ((calibrate, 2), (gain_grid, len(tiny.GAINS)), (select_gstar, 0)):
+        with counting_calls() as calls:
+            phase(job)
+        assert len(calls["LlamaModel"]) == passes * per_pass
+        assert not calls["LlamaForCausalLM"]
+
+
+@dataclass(frozen=True)
+class Naive:
+    """The measurement done the long way: every activation kept, every threshold by a sort of all of them."""
+
+    u: dict[float, torch.Tensor]
+    """[layer, seq, token, unit] by gain."""
+    burn_in: int
+
+    @classmethod
+    def of(cls, job: Job, *, burn_in: int) -> "Naive":
+        settings = job.settings
+        model = LlamaForCausalLM.from_pretrained(settings.model.hf_id, dtype=torch.float32).eval()
+        wanted = [SliceRequest("A_CALIBRATION", tiny.N_WINDOWS), SliceRequest("A_RASTERS", tiny.N_WINDOWS)]
+        tokenizer = AutoTokenizer.from_pretrained(settings.model.hf_id)
+        windows = token_slices(settings.datasets.A, wanted, tokenizer, seq_len=tiny.SEQ_LEN, seed=1337, pool_cap=100)[0].windows
+        batch = settings.pipeline.batch_windows
+        with deterministic(settings.determinism):
+            return cls({gain: cls._pass(model.model, windows, gain, batch) for gain in tiny.GAINS}, burn_in)
+
+    @staticmethod
+    def _pass(decoder: LlamaModel, windows: np.ndarray, gain: float, batch: int) -> torch.Tensor:
+        """Batches as in the pipeline: the sums inside a matrix product may depend on its shape."""
+        kept: list[list[torch.Tensor]] = [[] for _ in decoder.layers]
+        handles = []
+        for index, layer in enumerate(decoder.layers):
+            handles.append(layer.mlp.down_proj.register_forward_pre_hook(lambda module, given, kept=kept[index]: kept.append(given[0].clone())))
+            handles.append(layer.mlp.register_forward_hook(lambda module, given, output: output * gain))
+        with torch.inference_mode():
+            for first in range(0, len(windows), batch):
+                decoder(input_ids=torch.from_numpy(windows[first : first + batch]), use_cache=False)
+        for handle in handles:
+            handle.remove()
+        return torch.stack([torch.cat(of_layer) for of_layer in kept])
+
+    def z(self, gain: float, mu: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+        """[layer, seq, token, unit], the burn-in left out."""
+        deviation = self.u[gain][:, :, self.burn_in :] - torch.from_numpy(mu)[:, None, None]
+        return (deviation / (torch.from_numpy(sigma) + torch.tensor(EPS))[:, None, None]).numpy()
+
+
+def v_of(z: np.ndarray, spike_def: str) -> np.ndarray:
+    return z if spike_def == POS else np.abs(z)
+
+
+def branching_by_hand(x: np.ndarray) -> tuple[float, float]:
+    """b_time and b_depth of X[seq, layer, token]."""
+    x = x.astype(np.int64)
+    total = x.sum()
+    return (x[:, :, :-1] * x[:, :, 1:]).sum() / total, (x[:, :-1] * x[:, 1:]).sum() / total
+
+
+@pytest.fixture(scope="module", params=[(4, 0), (1, 3), (5, 1), (16, 0)], ids=lambda pair: f"batch{pair[0]}-burn_in{pair[1]}")
+def both(request: pytest.FixtureRequest, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Naive]:
+    """A measured runs folder and the naive computation, at one batch size and burn-in."""
+    batch, burn_in = request.param
+    folder = tmp_path_factory.mktemp("naive")
+    config = tiny.write_config(folder / "c.yaml", model_folder, pipeline__batch_windows=batch, pipeline__burn_in_tokens=burn_in)
+    runs = measure(config, folder / "runs")
+    return runs, Naive.of(tiny.job_of(config, runs), burn_in=burn_in)
+
+
+def stats_of(runs: Path) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(tiny.run_of(runs, "S01") / "results" / "calibration_stats.npz") as stats:
+        return stats["mu"], stats["sigma"]
+
+
+def read(runs: Path, name: str) -> pd.DataFrame:
+    return pq.read_table(tiny.run_of(runs, "S02") / "results" / f"{name}.parquet").to_pandas()
+
+
+def cells() -> Iterator[tuple[str, float, float]]:
+    for spike_def in (POS, ABS):
+        for rate in tiny.RATES:
+            for gain in tiny.GAINS:
+                yield spike_def, rate, gain
+
+
+def row_of(frame: pd.DataFrame, cell: Sequence[Any]) -> pd.DataFrame:
+    spike_def, rate, gain = cell
+    found = frame[(frame["spike_def_id"] == spike_def) & (frame["target_rate"] == rate) & (frame["g"] == gain)]
+    return found.reset_index(drop=True)
+
+
+def test_calibration_is_the_naive_one(both: tuple[Path, Naive]) -> None:
+    runs, naive = both
+    mu, sigma = stats_of(runs)
+    u = naive.u[1.0][:, :, naive.burn_in :].numpy().astype(np.float64).reshape(tiny.N_LAYERS, -1, tiny.D_FF)
+    np.testing.assert_allclose(mu, u.mean(axis=1), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(sigma, u.std(axis=1), rtol=1e-6)
+    stored = json.loads((tiny.run_of(runs, "S01") / "results" / "rate_targets.json").read_text(encoding="utf-8"))
+    z = naive.z(1.0, mu, sigma)
+    assert stored["n_samples_per_layer"] == z[0].size
+    for entry in stored["spike_defs"]:
+        r_base = (v_of(z, entry["spike_def_id"]) > 2.5).reshape(tiny.N_LAYERS, -1).mean(axis=1)
+        assert entry["r_base"] == r_base.tolist()
+        for target in entry["targets"]:
+            np.testing.assert_allclose(target["r_star"], r_base * target["target_rate"] / r_base.mean(), rtol=1e-12)
+
+
+def test_one_pass_keeps_the_naive_events_event_for_event(both: tuple[Path, Naive]) -> None:
+    runs, naive = both
+    mu, sigma = stats_of(runs)
+    taus, events = read(runs, "tau_rate_matched"), read(runs, "activation_events")
+    assert len(taus) == len(list(cells())) * tiny.N_LAYERS
+    for cell in cells():
+        spike_def, _, gain = cell
+        tau, of_gain, z = row_of(taus, cell), events[events["g"] == gain], naive.z(gain, mu, sigma)
+        for layer in range(tiny.N_LAYERS):
+            v = v_of(z[layer], spike_def)
+            wanted = round(tau["r_star"][layer] * v.size)
+            cut = np.sort(v, axis=None)[::-1][wanted]
+            assert wanted > 20
+            assert tau["tau"][layer] == cut
+            assert tau["kept_events"][layer] == np.count_nonzero(v > cut)
+            assert tau["n_ties"][layer] == np.count_nonzero(v == cut)
+            found = of_gain[(of_gain["layer"] == layer) & (v_of(of_gain["z"].to_numpy(), spike_def) > cut)]
+            seq, token, unit = np.nonzero(v > cut)
+            assert found["seq_id"].tolist() == seq.tolist()
+            assert found["token"].tolist() == (token + naive.burn_in).tolist()
+            assert found["unit"].tolist() == unit.tolist()
+            assert found["z"].tolist() == z[layer][seq, token, unit].tolist()
+
+
+def test_metrics_are_those_of_the_naive_rasters(both: tuple[Path, Naive]) -> None:
+    runs, naive = both
+    mu, sigma = stats_of(runs)
+    metrics, sums, taus = read(runs, "metrics"), read(runs, "branching_sums"), read(runs, "tau_rate_matched")
+    assert len(metrics) == len(list(cells()))
+    for cell in cells():
+        spike_def, _, gain = cell
+        cut = row_of(taus, cell)["tau"].to_numpy()[:, None, None, None]
+        counts = (v_of(naive.z(gain, mu, sigma), spike_def) > cut).sum(axis=-1).transpose(1, 0, 2)  # seq, layer, token
+        x = counts > 0
+        row = row_of(metrics, cell).iloc[0]
+        b_time, b_depth = branching_by_hand(x)
+        assert row["b_time"] == pytest.approx(b_time, rel=1e-12)
+        assert row["b_depth"] == pytest.approx(b_depth, rel=1e-12)
+        assert row["b_tot"] == pytest.approx(b_time + b_depth, rel=1e-12)
+        assert (row["n_events"], row["n_sites"], row["n_sequences"]) == (counts.sum(), x.sum(), tiny.N_WINDOWS)
+        assert row["occupancy"] == pytest.approx(x.mean())
+        assert row["token0_event_share"] == pytest.approx(counts[:, :, 0].sum() / counts.sum())
+        k = x.sum(axis=2).astype(np.float64)  # seq, layer
+        n_tokens = x.shape[2]
+        permuted = ((k * (k - 1)).sum() + (k[:, :-1] * k[:, 1:]).sum()) / n_tokens / x.sum()
+        assert row["delta_b_tot"] == pytest.approx(row["b_tot"] - permuted, rel=1e-9)
+        assert row["delta_b_tot_ci_low"] < row["delta_b_tot"] < row["delta_b_tot_ci_high"]
+        assert row_of(sums, cell)["n_sites"].tolist() == x.sum(axis=(1, 2)).tolist()
+
+
+def test_gain_changes_the_measurement(pipeline: Path) -> None:
+    """The tiny model is not a trivial one: every gain gives thresholds of its own beyond the first layer."""
+    taus = read(pipeline, "tau_rate_matched")
+    for layer in range(1, tiny.N_LAYERS):
+        assert taus[taus["layer"] == layer].groupby(["spike_def_id", "target_rate"])["tau"].nunique().eq(len(tiny.GAINS)).all()
+    first = taus[taus["layer"] == 0].groupby(["spike_def_id", "target_rate"])["tau"].nunique()
+    assert first.eq(1).all()  # u of the first layer comes before any scaled MLP
+
+
+def test_gstar_is_the_gain_of_the_grid_nearest_one(pipeline: Path) -> None:
+    metrics = read(pipeline, "metrics")
+    chosen = json.loads((tiny.run_of(pipeline, "S02B") / "results" / "gstar.json").read_text(encoding="utf-8"))
+    assert chosen["method"] == "btot_near_one"
+    assert chosen["dataset_role"] == "A"
+    assert len(chosen["selections"]) == 4
+    for selection in chosen["selections"]:
+        of_cell = metrics[(metrics["spike_def_id"] == selection["spike_def_id"]) & (metrics["target_rate"] == selection["target_rate"])]
+        nearest = of_cell.loc[(of_cell["b_tot"] - 1).abs().idxmin()]
+        assert selection["gstar"] == nearest["g"]
+        assert selection["distance"] == pytest.approx(abs(nearest["b_tot"] - 1))
+        assert selection["status"] in ("bracketed", "grid_edge", "no_crossing")
+
+
+def test_rates_beyond_the_tolerances_end_the_grid_without_a_complete_run(model_folder: Path, tmp_path: Path) -> None:
+    """A whole number of events misses a rate by up to half an event; tolerances below that cannot be met."""
+    config = tiny.write_config(
+        tmp_path / "c.yaml", model_folder, events__rate_match_tol_rel=1e-9, events__rate_match_tol_abs=1e-9
+    )
+    job = tiny.job_of(config, tmp_path / "runs")
+    calibrate(job)
+    with pytest.raises(RateMatchError, match=r"rate matching failed at g = 0\.8, SPIKE_ONE_SIDED_POS, target 0\.002, layer \d"):
+        gain_grid(job)
+    assert read_record(tiny.run_of(tmp_path / "runs", "S02"))["stage_status"] == "started"
+
+
+def test_grid_refuses_a_model_that_is_not_the_calibrated_one(config: Path, model_folder: Path, tmp_path: Path) -> None:
+    """The same path, other weights: the config and its hash cannot tell, the content can."""
+    folder = tiny.save_model(tiny.llama(), tmp_path / "model")
+    own = tiny.write_config(tmp_path / "c.yaml", folder)
+    calibrate(tiny.job_of(own, tmp_path / "runs"))
+    tiny.save_model(tiny.llama(seed=1), folder)
+    context._loaded.cache_clear()  # a later process would load anew
+    with pytest.raises(DeterminismError, match=r"model is not the one that RUN_S01_\w+ measured \(content_sha256: "):
+        gain_grid(tiny.job_of(own, tmp_path / "runs"))
+
+
+def test_guard_keeps_on_record_what_was_not_deterministic_in_any_step(config: Path, tmp_path: Path) -> None:
+    job = tiny.job_of(config, tmp_path / "runs")
+    run = job.begin("PHASE1_CALIBRATE")
+    with guard(job, run):
+        warnings.warn("scatter_cuda does not have a deterministic implementation, but you set ...", UserWarning, stacklevel=1)
+    with guard(job, run):
+        pass
+    run.release()
+    (unavailable,) = read_record(run.folder)["determinism"]["unavailable"]
+    assert unavailable.startswith("scatter_cuda does not have")
+
+
+def test_deterministic_puts_torch_back_as_it_was(config: Path, tmp_path: Path) -> None:
+    settings = tiny.job_of(config, tmp_path).settings.determinism
+    before = torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(ZeroDivisionError), deterministic(settings):
+        assert torch.are_deterministic_algorithms_enabled()
+        first = torch.rand(3)
+        raise ZeroDivisionError
+    assert torch.are_deterministic_algorithms_enabled() is before
+    with deterministic(settings):
+        assert torch.equal(torch.rand(3), first)

@@ -55,7 +55,7 @@ def publish_grid(
 
 
 @dg.graph_multi_asset(
-    name=STAGE.command,
+    name=f"{STAGE.command}_steps",  # the job has the command's name, and names are unique in a code location
     ins={name: dg.AssetIn(key, dagster_type=dg.Nothing) for name, key in _UPSTREAM.items()},
     outs={
         name: dg.AssetOut(

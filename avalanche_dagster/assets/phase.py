@@ -21,7 +21,7 @@ def phase_assets(phase_id: str, load: Callable[[str], PhaseFunction]) -> dg.Asse
     stage = stages()[phase_id]
 
     @dg.multi_asset(
-        name=stage.command,
+        name=f"{stage.command}_step",  # the job has the command's name, and names are unique in a code location
         specs=asset_specs(stage),
         check_specs=check_specs(stage),
         pool=GPU_POOL if stage.runs_model else None,

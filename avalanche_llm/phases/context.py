@@ -27,7 +27,8 @@ def guard(job: Job, run: Run) -> Iterator[Run]:
         with deterministic(job.settings.determinism) as record:
             yield run
         run.time("active_s", monotonic() - began)
-        run.describe(determinism=record)
+        earlier = run.record["determinism"]["unavailable"]  # what another step of the run met stays on record
+        run.describe(determinism=record | {"unavailable": sorted({*earlier, *record["unavailable"]})})
     except BaseException as error:
         run.interrupted(error)
         raise

@@ -1,0 +1,118 @@
+"""The plan of a phase: the run it would make, what it would read, and what it would cost; and that nothing is made."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from avalanche_llm.phases.job import Job
+from avalanche_llm.plan import ModelShape, Plan, model_shape, plan_lines, plan_phase
+from avalanche_llm.settings import ModelChoice
+from avalanche_llm.stages import stages
+
+COUNTED = ("PHASE1_CALIBRATE", "PHASE2_GAIN_GRID", "PHASE2_SELECT_GSTAR")
+
+
+def plan_of(job: Job, phase_id: str) -> Plan:
+    return plan_phase(job, stages()[phase_id])
+
+
+def config_json(folder: Path, text: str) -> ModelChoice:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    return ModelChoice(hf_id=str(folder))
+
+
+def test_model_shape_counts_the_weights_of_the_model(model_folder: Path) -> None:
+    shape = model_shape(ModelChoice(hf_id=str(model_folder)))
+    assert shape is not None
+    model = tiny.llama()
+    matrices = [parameter.numel() for name, parameter in model.named_parameters() if ".layers." in name and parameter.ndim == 2]
+    assert shape.layer_weights == sum(matrices)
+    assert shape.all_weights == sum(matrices) + model.get_input_embeddings().weight.numel()
+
+
+def test_model_shape_of_a_published_model_gives_its_size() -> None:
+    """Qwen2.5-7B: 7.61 billion parameters, 6.53 billion without both embeddings (its model card)."""
+    shape = ModelShape(n_layers=28, d_model=3584, d_ff=18944, n_heads=28, n_kv_heads=4, vocab=152064)
+    assert shape.layer_weights == pytest.approx(6.53e9, rel=0.005)
+    assert shape.all_weights + 152064 * 3584 == pytest.approx(7.61e9, rel=0.005)
+
+
+def test_flops_of_a_pass_by_hand() -> None:
+    shape = ModelShape(n_layers=2, d_model=4, d_ff=8, n_heads=2, n_kv_heads=1, vocab=10)
+    weights = 2 * (4 * 4 * (1 + 0.5 + 0.5 + 1) + 3 * 4 * 8)
+    assert shape.layer_weights == weights
+    assert shape.flops(6, seq_len=3) == 6 * (2 * weights + 4 * 2 * 4 * 3)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"num_attention_heads": 4}'])
+def test_model_shape_is_unknown_where_the_config_does_not_give_it(text: str, tmp_path: Path) -> None:
+    assert model_shape(config_json(tmp_path / "model", text)) is None
+    assert model_shape(ModelChoice(hf_id="nobody/nothing")) is None
+
+
+def test_model_shape_without_grouped_heads(tmp_path: Path) -> None:
+    sizes = {"num_hidden_layers": 1, "hidden_size": 4, "intermediate_size": 8, "num_attention_heads": 2, "vocab_size": 10}
+    for kv in ({}, {"num_key_value_heads": None}, {"num_key_value_heads": 2}):
+        shape = model_shape(config_json(tmp_path / "model", json.dumps(sizes | kv)))
+        assert shape == ModelShape(1, 4, 8, 2, 2, 10)
+
+
+def test_plan_phase_names_the_run_and_the_upstream_that_a_run_would_have(pipeline: Path, config: Path) -> None:
+    job = tiny.job_of(config, pipeline)
+    for phase_id in COUNTED:
+        plan = plan_of(job, phase_id)
+        folder = tiny.run_of(pipeline, plan.stage.tag)
+        assert (plan.run_id, plan.state) == (folder.name, "complete")
+        assert plan.upstream == {phase: tiny.run_of(pipeline, stages()[phase].tag).name for phase in plan.stage.needs}
+
+
+def test_plan_phase_counts_passes_and_creates_nothing(config: Path, tmp_path: Path) -> None:
+    job = tiny.job_of(config, tmp_path / "runs")
+    plans = {phase_id: plan_of(job, phase_id) for phase_id in stages()}
+    assert [(plans[name].n_passes, plans[name].n_windows) for name in COUNTED] == [(2, 32), (4, 64), (0, 0)]
+    assert {plan.state for plan in plans.values()} == {"new"}
+    assert plans["PHASE2_GAIN_GRID"].upstream["PHASE1_CALIBRATE"].startswith("missing: no complete phase1_calibrate run")
+    assert plans["PHASE2_SELECT_GSTAR"].flops is None
+    assert not (tmp_path / "runs").exists()
+
+
+def test_plan_phase_estimates_grow_with_the_work(config: Path, model_folder: Path, tmp_path: Path) -> None:
+    job = tiny.job_of(config, tmp_path)
+    once, grid = plan_of(job, "PHASE1_CALIBRATE"), plan_of(job, "PHASE2_GAIN_GRID")
+    assert once.flops is not None and once.seconds is not None and grid.flops is not None
+    assert grid.flops == pytest.approx(2 * once.flops)  # four passes against two
+    teraflops = job.settings.budgets.effective_tflops["cpu"]
+    assert once.seconds == pytest.approx(once.flops / (teraflops * 1e12))
+    wider = tiny.job_of(tiny.write_config(tmp_path / "c.yaml", model_folder, pipeline__batch_windows=16), tmp_path)
+    memory = plan_of(wider, "PHASE1_CALIBRATE").memory_gib
+    assert memory is not None and once.memory_gib is not None and memory > once.memory_gib
+
+
+def test_plan_phase_says_what_is_over_budget(model_folder: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"budgets__memory_gib_max": {"cpu": 1e-6, "cuda": 1e-6}, "budgets__gpu_hours_max": 1e-12}
+    config = tiny.write_config(tmp_path / "c.yaml", model_folder, **changes)
+    (memory,) = plan_of(tiny.job_of(config, tmp_path), "PHASE1_CALIBRATE").over_budget
+    assert memory.endswith("GiB, budgets.memory_gib_max.cpu is 1e-06")
+    hours, memory = plan_of(tiny.job_of(config, tmp_path, device="cuda:0"), "PHASE1_CALIBRATE").over_budget
+    assert hours.endswith("GPU hours, budgets.gpu_hours_max is 1e-12")
+    assert memory.endswith("budgets.memory_gib_max.cuda is 1e-06")
+
+
+def test_plan_lines_are_what_a_person_reads(pipeline: Path, config: Path, tmp_path: Path) -> None:
+    job = tiny.job_of(config, pipeline)
+    lines = plan_lines(plan_of(job, "PHASE2_GAIN_GRID"), job)
+    assert lines[0] == "phase       phase2_gain_grid"
+    assert lines[1] == f"config      sha256 {job.config.sha256}"
+    assert lines[2] == f"run         {tiny.run_of(pipeline, 'S02')} (complete)"
+    assert lines[3] == f"upstream    phase1_calibrate: {tiny.run_of(pipeline, 'S01').name}"
+    assert lines[4].startswith("cost        4 passes, 64 windows in all; about ")
+    assert lines[4].endswith("on cpu in fp32")
+    stamped = replace(job, run_id_mode="timestamp_counter")
+    assert plan_of(stamped, "PHASE2_GAIN_GRID").run_id == "RUN_S02_<time>_<counter>"
+    unknown = tiny.job_of(config, tmp_path, model_id="nobody/nothing")
+    assert plan_lines(plan_of(unknown, "PHASE1_CALIBRATE"), unknown)[3].endswith("cost unknown (the model's config.json is not on this machine)")
