@@ -49,6 +49,8 @@ DESCRIPTIONS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
 KINDS: Final = MappingProxyType(
     {".npz": "numpy", ".parquet": "parquet", ".json": "json", ".csv": "csv", ".pdf": "matplotlib", ".png": "matplotlib"}
 )
+ARRAYS: Final = frozenset({"calibration_stats", "rate_targets", "activation_events", "rasters_token_layer", "rasters_nulls"})
+"""What comes out of a forward pass itself."""
 EXPORTS: Final = MappingProxyType(
     {
         "T01": "Summary of every condition of the gain grid",
@@ -92,7 +94,7 @@ def asset_specs(stage: Stage) -> list[dg.AssetSpec]:
             deps=upstream_keys(stage),
             description=describe(stage, name),
             group_name=stage.command.split("_")[0],
-            kinds={"torch" if stage.runs_model else "python", KINDS["." + path.rsplit(".", 1)[1]]},
+            kinds={"torch" if stage.runs_model and name in ARRAYS else "python", KINDS["." + path.rsplit(".", 1)[1]]},
             owners=[OWNER],
             code_version=__version__,
             partitions_def=model_roles,

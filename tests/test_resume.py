@@ -154,6 +154,7 @@ def test_a_reader_finds_a_valid_record_at_every_moment(config: Path, tmp_path: P
                     problems.append(error)
                     return
                 statuses.append((folder.name, record["stage_status"], len(record["artifacts"])))
+            time.sleep(0.001)  # a reader that never pauses leaves the writer no time
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -165,7 +166,7 @@ def test_a_reader_finds_a_valid_record_at_every_moment(config: Path, tmp_path: P
     assert not problems
     for run_id in run_ids:
         seen = [(status, n) for name, status, n in statuses if name == run_id]
-        assert len(seen) > 20
+        assert len(seen) > 10
         assert [status for status, _ in seen] == sorted((status for status, _ in seen), reverse=True)  # started, then complete
         assert {"started", "complete"} >= {status for status, _ in seen} >= {"started"}
         assert [n for _, n in seen] == sorted(n for _, n in seen)

@@ -165,13 +165,17 @@ class Run:
 
     def complete(self) -> None:
         """Check that every artifact of the stage is there, mark the run complete, drop its cache, make it read-only."""
-        missing = [name for name in self.stage.artifacts if not self.holds(name)]
-        if missing:
-            raise SchemaError(f"{self.run_id} cannot be completed: {', '.join(missing)} not written")
-        self.log("stage_complete", artifacts=sorted(self.record["artifacts"]))
-        self.log("end", status="complete")
-        self.record |= {"stage_status": "complete", "completed_utc": utc_now()}
-        self._write_record()
+        try:
+            missing = [name for name in self.stage.artifacts if not self.holds(name)]
+            if missing:
+                raise SchemaError(f"{self.run_id} cannot be completed: {', '.join(missing)} not written")
+            self.log("stage_complete", artifacts=sorted(self.record["artifacts"]))
+            self.log("end", status="complete")
+            self.record |= {"stage_status": "complete", "completed_utc": utc_now()}
+            self._write_record()
+        except BaseException as error:
+            self.interrupted(error)
+            raise
         self.release()
         shutil.rmtree(self.cache, ignore_errors=True)
         for leftover in self.folder.rglob(f"{TEMPORARY_PREFIX}*"):
