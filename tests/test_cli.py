@@ -381,7 +381,7 @@ def test_a_dagster_home_that_cannot_be_used_is_exit_one(config: Path, tmp_path: 
     assert not runs.exists()
 
 
-@pytest.fixture(params=[8, 24, 40])
+@pytest.fixture(params=[4, 8, 16])
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A folder on a disk of a few KiB; where none may be mounted, one whose writes find it full after as many files."""
     folder = tmp_path / "disk"

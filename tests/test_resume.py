@@ -189,6 +189,18 @@ def test_a_damaged_part_is_measured_again(calibrated: Path, pipeline: Path, conf
     assert tiny.result_hashes(calibrated / plan.run_id) == tiny.result_hashes(tiny.run_of(pipeline, "S02"))
 
 
+def test_a_grid_stopped_after_its_last_gain_is_published_without_a_pass(calibrated: Path, pipeline: Path, config: Path) -> None:
+    job = tiny.job_of(config, calibrated)
+    plan = plan_grid(job)
+    for gain in plan.missing:
+        measure_gain(job, plan.run_id, gain)
+    job.store.open_run(plan.run_id).release()
+    with decoder_calls() as calls:
+        assert main(grid_command(config, calibrated, "--allow_resume")) == 0
+    assert not calls
+    assert tiny.result_hashes(calibrated / plan.run_id) == tiny.result_hashes(tiny.run_of(pipeline, "S02"))
+
+
 def test_a_resumed_publication_keeps_every_artifact_whose_hash_still_holds(
     calibrated: Path, pipeline: Path, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

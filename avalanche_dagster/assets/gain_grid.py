@@ -17,6 +17,7 @@ STAGE = stages()["PHASE2_GAIN_GRID"]
 
 _UPSTREAM = {key.to_python_identifier(): key for key in upstream_keys(STAGE)}
 _SPECS = {spec.key.to_python_identifier(): spec for spec in asset_specs(STAGE)}
+_IN_A_KEY = str.maketrans({".": "_", "-": "m", "+": "p"})  # a mapping key is one word; repr tells any two gains apart
 _CHECKS = [check.get_python_identifier() for check in check_specs(STAGE)]
 
 
@@ -31,7 +32,7 @@ def plan_gains(context: dg.OpExecutionContext, instrument: Instrument) -> Iterat
     plan = plan_grid(instrument.job(context.partition_key))
     yield dg.Output(plan.run_id, "begun")
     for gain in plan.missing:
-        yield dg.DynamicOutput(gain, mapping_key=f"g_{gain!r}".replace(".", "_"), output_name="gains")
+        yield dg.DynamicOutput(gain, mapping_key=f"g_{gain!r}".translate(_IN_A_KEY), output_name="gains")
 
 
 @dg.op(pool=GPU_POOL)
