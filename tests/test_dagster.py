@@ -14,6 +14,7 @@ import pytest
 import tiny
 from dagster import DagsterRunStatus, RunsFilter
 
+from avalanche_dagster.checks import checks_of
 from avalanche_dagster.definitions import defs
 from avalanche_dagster.headless import materialize_in
 from avalanche_dagster.instance import PID_TAG, dagster_home, free_slots_of_dead_runs, process_lives, process_tag
@@ -22,6 +23,7 @@ from avalanche_dagster.specs import asset_key
 from avalanche_llm.config import Overrides
 from avalanche_llm.errors import EnvironmentProblem, MissingArtifact
 from avalanche_llm.io.artifacts import read_record
+from avalanche_llm.io.store import RunStore
 from avalanche_llm.phases.job import JobRequest
 from avalanche_llm.stages import stages
 
@@ -119,8 +121,8 @@ def test_the_grid_is_a_graph_with_one_mapped_step_a_gain(pipeline: Path) -> None
         of_pipeline = [run for run in runs if run.run_config["resources"]["instrument"]["config"]["runs_dir"] == str(pipeline)]
         (run,) = of_pipeline
         steps = sorted(stats.step_key for stats in recorded.get_run_step_stats(run.run_id))
-    mapped = [f"phase2_gain_grid.measure_gain[g_{str(gain).replace('.', '_')}]" for gain in tiny.GAINS]
-    assert steps == sorted(["phase2_gain_grid.plan_gains", "phase2_gain_grid.publish_grid", *mapped])
+    mapped = [f"measure_gain[g_{str(gain).replace('.', '_')}]" for gain in tiny.GAINS]
+    assert [step.split(".", 1)[1] for step in steps] == sorted(["plan_gains", "publish_grid", *mapped])
 
 
 def test_runs_of_the_command_line_are_recorded_under_its_name(pipeline: Path) -> None:
@@ -172,19 +174,16 @@ def test_materialize_in_records_a_second_run_of_equal_content_with_the_same_data
 
 
 def test_the_check_of_a_hash_fails_for_a_changed_artifact(pipeline: Path, tmp_path: Path) -> None:
-    from avalanche_dagster.checks import checks_of
-    from avalanche_llm.io.store import RunStore
-
-    stage = stages()["PHASE2_SELECT_GSTAR"]
-    source = tiny.run_of(pipeline, "S02B")
+    stage, source = stages()["PHASE1_CALIBRATE"], tiny.run_of(pipeline, "S01")
     shutil.copytree(source, tmp_path / source.name)
     run = RunStore(tmp_path).get(source.name)
-    assert [result.passed for result in checks_of(stage, "gstar", run) if result.check_name == "artifact_hash_holds"] == [True]
-    path = run.folder / "results" / "gstar.json"
+    (before,) = checks_of(stage, "rate_targets", run)
+    path = run.folder / "results" / "rate_targets.json"
     path.chmod(0o644)
     path.write_bytes(path.read_bytes() + b"\n")
-    with pytest.raises(MissingArtifact, match="gstar.json changed"):
-        checks_of(stage, "gstar", run)
+    (after,) = checks_of(stage, "rate_targets", run)
+    assert (before.check_name, before.passed, after.passed) == ("artifact_hash_holds", True, False)
+    assert "rate_targets.json changed since it was recorded" in str(after.metadata["problem"].value)
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,19 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
 import pytest
+import naive
 import tiny
 import torch
+from naive import Naive, cells_of, grid_table, rows_of, stats_of, v_of
 from torch.nn.modules.module import register_module_forward_pre_hook
-from transformers import AutoTokenizer, LlamaForCausalLM, LlamaModel
+from transformers import AutoTokenizer
 
 from avalanche_llm.datasets import SliceRequest, token_slices
 from avalanche_llm.determinism import deterministic
@@ -28,8 +27,6 @@ from avalanche_llm.phases.gain_grid import gain_grid
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.select_gstar import select_gstar
 
-POS, ABS = "SPIKE_ONE_SIDED_POS", "SPIKE_TWO_SIDED_ABS"
-EPS = 1e-6
 
 
 def measure(config: Path, runs: Path) -> Path:
@@ -124,50 +121,6 @@ def test_one_pass_a_gain_and_two_to_calibrate(batch: int, model_folder: Path, tm
         assert not calls["LlamaForCausalLM"]
 
 
-@dataclass(frozen=True)
-class Naive:
-    """The measurement done the long way: every activation kept, every threshold by a sort of all of them."""
-
-    u: dict[float, torch.Tensor]
-    """[layer, seq, token, unit] by gain."""
-    burn_in: int
-
-    @classmethod
-    def of(cls, job: Job, *, burn_in: int) -> "Naive":
-        settings = job.settings
-        model = LlamaForCausalLM.from_pretrained(settings.model.hf_id, dtype=torch.float32).eval()
-        wanted = [SliceRequest("A_CALIBRATION", tiny.N_WINDOWS), SliceRequest("A_RASTERS", tiny.N_WINDOWS)]
-        tokenizer = AutoTokenizer.from_pretrained(settings.model.hf_id)
-        windows = token_slices(settings.datasets.A, wanted, tokenizer, seq_len=tiny.SEQ_LEN, seed=1337, pool_cap=100)[0].windows
-        batch = settings.pipeline.batch_windows
-        with deterministic(settings.determinism):
-            return cls({gain: cls._pass(model.model, windows, gain, batch) for gain in tiny.GAINS}, burn_in)
-
-    @staticmethod
-    def _pass(decoder: LlamaModel, windows: np.ndarray, gain: float, batch: int) -> torch.Tensor:
-        """Batches as in the pipeline: the sums inside a matrix product may depend on its shape."""
-        kept: list[list[torch.Tensor]] = [[] for _ in decoder.layers]
-        handles = []
-        for index, layer in enumerate(decoder.layers):
-            handles.append(layer.mlp.down_proj.register_forward_pre_hook(lambda module, given, kept=kept[index]: kept.append(given[0].clone())))
-            handles.append(layer.mlp.register_forward_hook(lambda module, given, output: output * gain))
-        with torch.inference_mode():
-            for first in range(0, len(windows), batch):
-                decoder(input_ids=torch.from_numpy(windows[first : first + batch]), use_cache=False)
-        for handle in handles:
-            handle.remove()
-        return torch.stack([torch.cat(of_layer) for of_layer in kept])
-
-    def z(self, gain: float, mu: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-        """[layer, seq, token, unit], the burn-in left out."""
-        deviation = self.u[gain][:, :, self.burn_in :] - torch.from_numpy(mu)[:, None, None]
-        return (deviation / (torch.from_numpy(sigma) + torch.tensor(EPS))[:, None, None]).numpy()
-
-
-def v_of(z: np.ndarray, spike_def: str) -> np.ndarray:
-    return z if spike_def == POS else np.abs(z)
-
-
 def branching_by_hand(x: np.ndarray) -> tuple[float, float]:
     """b_time and b_depth of X[seq, layer, token]."""
     x = x.astype(np.int64)
@@ -176,45 +129,27 @@ def branching_by_hand(x: np.ndarray) -> tuple[float, float]:
 
 
 @pytest.fixture(scope="module", params=[(4, 0), (1, 3), (5, 1), (16, 0)], ids=lambda pair: f"batch{pair[0]}-burn_in{pair[1]}")
-def both(request: pytest.FixtureRequest, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Naive]:
+def both(request: pytest.FixtureRequest, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path, Naive]:
     """A measured runs folder and the naive computation, at one batch size and burn-in."""
     batch, burn_in = request.param
     folder = tmp_path_factory.mktemp("naive")
     config = tiny.write_config(folder / "c.yaml", model_folder, pipeline__batch_windows=batch, pipeline__burn_in_tokens=burn_in)
     runs = measure(config, folder / "runs")
-    return runs, Naive.of(tiny.job_of(config, runs), burn_in=burn_in)
+    job = tiny.job_of(config, runs)
+    wanted = [SliceRequest("A_CALIBRATION", tiny.N_WINDOWS), SliceRequest("A_RASTERS", tiny.N_WINDOWS)]
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    calibration, _ = token_slices(job.settings.datasets.A, wanted, tokenizer, seq_len=tiny.SEQ_LEN, seed=1337, pool_cap=100)
+    return job, runs, Naive.of(job, calibration.windows)
 
 
-def stats_of(runs: Path) -> tuple[np.ndarray, np.ndarray]:
-    with np.load(tiny.run_of(runs, "S01") / "results" / "calibration_stats.npz") as stats:
-        return stats["mu"], stats["sigma"]
-
-
-def read(runs: Path, name: str) -> pd.DataFrame:
-    return pq.read_table(tiny.run_of(runs, "S02") / "results" / f"{name}.parquet").to_pandas()
-
-
-def cells() -> Iterator[tuple[str, float, float]]:
-    for spike_def in (POS, ABS):
-        for rate in tiny.RATES:
-            for gain in tiny.GAINS:
-                yield spike_def, rate, gain
-
-
-def row_of(frame: pd.DataFrame, cell: Sequence[Any]) -> pd.DataFrame:
-    spike_def, rate, gain = cell
-    found = frame[(frame["spike_def_id"] == spike_def) & (frame["target_rate"] == rate) & (frame["g"] == gain)]
-    return found.reset_index(drop=True)
-
-
-def test_calibration_is_the_naive_one(both: tuple[Path, Naive]) -> None:
-    runs, naive = both
+def test_calibration_is_the_naive_one(both: tuple[Job, Path, Naive]) -> None:
+    _, runs, long_way = both
     mu, sigma = stats_of(runs)
-    u = naive.u[1.0][:, :, naive.burn_in :].numpy().astype(np.float64).reshape(tiny.N_LAYERS, -1, tiny.D_FF)
+    u = long_way.u[1.0][:, :, long_way.burn_in :].numpy().astype(np.float64).reshape(tiny.N_LAYERS, -1, tiny.D_FF)
     np.testing.assert_allclose(mu, u.mean(axis=1), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(sigma, u.std(axis=1), rtol=1e-6)
     stored = json.loads((tiny.run_of(runs, "S01") / "results" / "rate_targets.json").read_text(encoding="utf-8"))
-    z = naive.z(1.0, mu, sigma)
+    z = long_way.z(1.0, mu, sigma)
     assert stored["n_samples_per_layer"] == z[0].size
     for entry in stored["spike_defs"]:
         r_base = (v_of(z, entry["spike_def_id"]) > 2.5).reshape(tiny.N_LAYERS, -1).mean(axis=1)
@@ -223,41 +158,21 @@ def test_calibration_is_the_naive_one(both: tuple[Path, Naive]) -> None:
             np.testing.assert_allclose(target["r_star"], r_base * target["target_rate"] / r_base.mean(), rtol=1e-12)
 
 
-def test_one_pass_keeps_the_naive_events_event_for_event(both: tuple[Path, Naive]) -> None:
-    runs, naive = both
-    mu, sigma = stats_of(runs)
-    taus, events = read(runs, "tau_rate_matched"), read(runs, "activation_events")
-    assert len(taus) == len(list(cells())) * tiny.N_LAYERS
-    for cell in cells():
-        spike_def, _, gain = cell
-        tau, of_gain, z = row_of(taus, cell), events[events["g"] == gain], naive.z(gain, mu, sigma)
-        for layer in range(tiny.N_LAYERS):
-            v = v_of(z[layer], spike_def)
-            wanted = round(tau["r_star"][layer] * v.size)
-            cut = np.sort(v, axis=None)[::-1][wanted]
-            assert wanted > 20
-            assert tau["tau"][layer] == cut
-            assert tau["kept_events"][layer] == np.count_nonzero(v > cut)
-            assert tau["n_ties"][layer] == np.count_nonzero(v == cut)
-            found = of_gain[(of_gain["layer"] == layer) & (v_of(of_gain["z"].to_numpy(), spike_def) > cut)]
-            seq, token, unit = np.nonzero(v > cut)
-            assert found["seq_id"].tolist() == seq.tolist()
-            assert found["token"].tolist() == (token + naive.burn_in).tolist()
-            assert found["unit"].tolist() == unit.tolist()
-            assert found["z"].tolist() == z[layer][seq, token, unit].tolist()
+def test_one_pass_keeps_the_naive_events_event_for_event(both: tuple[Job, Path, Naive]) -> None:
+    naive.assert_same_events(*both)
 
 
-def test_metrics_are_those_of_the_naive_rasters(both: tuple[Path, Naive]) -> None:
-    runs, naive = both
+def test_metrics_are_those_of_the_naive_rasters(both: tuple[Job, Path, Naive]) -> None:
+    job, runs, long_way = both
     mu, sigma = stats_of(runs)
-    metrics, sums, taus = read(runs, "metrics"), read(runs, "branching_sums"), read(runs, "tau_rate_matched")
-    assert len(metrics) == len(list(cells()))
-    for cell in cells():
+    metrics, sums, taus = grid_table(runs, "metrics"), grid_table(runs, "branching_sums"), grid_table(runs, "tau_rate_matched")
+    assert len(metrics) == len(list(cells_of(job)))
+    for cell in cells_of(job):
         spike_def, _, gain = cell
-        cut = row_of(taus, cell)["tau"].to_numpy()[:, None, None, None]
-        counts = (v_of(naive.z(gain, mu, sigma), spike_def) > cut).sum(axis=-1).transpose(1, 0, 2)  # seq, layer, token
+        cut = rows_of(taus, cell)["tau"].to_numpy()[:, None, None, None]
+        counts = (v_of(long_way.z(gain, mu, sigma), spike_def) > cut).sum(axis=-1).transpose(1, 0, 2)  # seq, layer, token
         x = counts > 0
-        row = row_of(metrics, cell).iloc[0]
+        row = rows_of(metrics, cell).iloc[0]
         b_time, b_depth = branching_by_hand(x)
         assert row["b_time"] == pytest.approx(b_time, rel=1e-12)
         assert row["b_depth"] == pytest.approx(b_depth, rel=1e-12)
@@ -270,12 +185,12 @@ def test_metrics_are_those_of_the_naive_rasters(both: tuple[Path, Naive]) -> Non
         permuted = ((k * (k - 1)).sum() + (k[:, :-1] * k[:, 1:]).sum()) / n_tokens / x.sum()
         assert row["delta_b_tot"] == pytest.approx(row["b_tot"] - permuted, rel=1e-9)
         assert row["delta_b_tot_ci_low"] < row["delta_b_tot"] < row["delta_b_tot_ci_high"]
-        assert row_of(sums, cell)["n_sites"].tolist() == x.sum(axis=(1, 2)).tolist()
+        assert rows_of(sums, cell)["n_sites"].tolist() == x.sum(axis=(1, 2)).tolist()
 
 
 def test_gain_changes_the_measurement(pipeline: Path) -> None:
     """The tiny model is not a trivial one: every gain gives thresholds of its own beyond the first layer."""
-    taus = read(pipeline, "tau_rate_matched")
+    taus = grid_table(pipeline, "tau_rate_matched")
     for layer in range(1, tiny.N_LAYERS):
         assert taus[taus["layer"] == layer].groupby(["spike_def_id", "target_rate"])["tau"].nunique().eq(len(tiny.GAINS)).all()
     first = taus[taus["layer"] == 0].groupby(["spike_def_id", "target_rate"])["tau"].nunique()
@@ -283,7 +198,7 @@ def test_gain_changes_the_measurement(pipeline: Path) -> None:
 
 
 def test_gstar_is_the_gain_of_the_grid_nearest_one(pipeline: Path) -> None:
-    metrics = read(pipeline, "metrics")
+    metrics = grid_table(pipeline, "metrics")
     chosen = json.loads((tiny.run_of(pipeline, "S02B") / "results" / "gstar.json").read_text(encoding="utf-8"))
     assert chosen["method"] == "btot_near_one"
     assert chosen["dataset_role"] == "A"

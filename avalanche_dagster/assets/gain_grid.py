@@ -26,12 +26,16 @@ _CHECKS = [check.get_python_identifier() for check in check_specs(STAGE)]
     out={"begun": dg.Out(str), "gains": dg.DynamicOut(float, is_required=False)},
 )
 def plan_gains(context: dg.OpExecutionContext, instrument: Instrument) -> Iterator[Any]:
-    """Begin the run; one output for each gain that has no part file yet."""
+    """Begin the run; one output for each gain that has no part file yet.
+
+    Dagster skips what collects nothing, so a grid that only has to be published maps its last gain, whose part is kept.
+    """
     from avalanche_llm.phases.gain_grid import plan_grid
 
-    plan = plan_grid(instrument.job(context.partition_key))
+    job = instrument.job(context.partition_key)
+    plan = plan_grid(job)
     yield dg.Output(plan.run_id, "begun")
-    for gain in plan.missing:
+    for gain in plan.missing or job.settings.gains.grid[-1:]:
         yield dg.DynamicOutput(gain, mapping_key=f"g_{gain!r}".translate(_IN_A_KEY), output_name="gains")
 
 

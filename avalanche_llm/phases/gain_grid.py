@@ -53,8 +53,14 @@ def plan_grid(job: Job) -> GridPlan:
 
 
 def measure_gain(job: Job, run_id: str, gain: float) -> Path:
-    """One forward pass over the calibration slice at `gain`; the path of the part file with its candidate events."""
+    """One forward pass over the calibration slice at `gain`; the path of the part file with its candidate events.
+
+    A part that is there already is kept.
+    """
     run = job.store.open_run(run_id)
+    part = part_path(run, part_name(gain))
+    if is_kept(run, part_name(gain)):
+        return part
     with guard(job, run):
         upstream = job.upstream(CALIBRATE)
         model = open_model(job, run, upstream)
@@ -66,7 +72,6 @@ def measure_gain(job: Job, run_id: str, gain: float) -> Path:
         stats = calibration_stats(upstream)
         tails, report = largest_events(model, calibration.windows, plan, stats, targets, settings, f"gain {gain:g}")
         gain_id = settings.gains.grid.index(gain)
-        part = part_path(run, part_name(gain))
         write_atomically(part, parquet(tails_to_table(tails, gain_id=gain_id, gain=gain)))
         run.time("forward_s", report.seconds)
         run.log("gain_measured", g=gain, seconds=round(report.seconds, 3), windows=report.n_windows, batches=report.n_batches)
