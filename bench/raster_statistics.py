@@ -23,7 +23,16 @@ from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.settings import parse_settings
 
 SHAPE = (64, 28, 256)
-PARTS = ("avalanches", "permutation_ensemble", "shift_ensemble", "draw_null", "fit_tail", "crackling", "branching", "multistep_regression")
+PARTS = (
+    "avalanches",
+    "permutation_ensemble",
+    "shift_ensemble",
+    "draw_null",
+    "fit_tail",
+    "crackling",
+    "branching",
+    "multistep_regression",
+)
 
 
 def main() -> None:

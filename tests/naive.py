@@ -47,7 +47,9 @@ class Naive:
         kept: list[list[torch.Tensor]] = [[] for _ in decoder.layers]
         handles = []
         for layer, of_layer in zip(decoder.layers, kept, strict=True):
-            handles.append(layer.mlp.down_proj.register_forward_pre_hook(lambda module, given, into=of_layer: into.append(given[0].clone())))
+            handles.append(
+                layer.mlp.down_proj.register_forward_pre_hook(lambda module, given, into=of_layer: into.append(given[0].clone()))
+            )
             handles.append(layer.mlp.register_forward_hook(lambda module, given, output: output * gain))
         for first in range(0, len(windows), batch):
             decoder(input_ids=torch.from_numpy(windows[first : first + batch]), use_cache=False)

@@ -113,7 +113,17 @@ def test_every_command_takes_the_common_arguments_with_the_contracted_defaults(c
     plain = build_parser().parse_args([command])
     assert make_request(plain).overrides == Overrides()  # the config's own values, canonical ones by default
     assert (plain.config, plain.run_id_mode, plain.allow_resume, plain.dry_run) == (None, "content_hash", False, False)
-    given = ["--allow_resume", "--dry_run", "true", "--model_role", "BASE", "--dep", "RUN_S01_0123456789ab", "--dep", "RUN_S02_0123456789ab"]
+    given = [
+        "--allow_resume",
+        "--dry_run",
+        "true",
+        "--model_role",
+        "BASE",
+        "--dep",
+        "RUN_S01_0123456789ab",
+        "--dep",
+        "RUN_S02_0123456789ab",
+    ]
     request = make_request(build_parser().parse_args([command, *given, "--data_a", "x", "--model_id", "m"]))
     assert request.allow_resume
     assert request.pinned == ("RUN_S01_0123456789ab", "RUN_S02_0123456789ab")
@@ -133,7 +143,9 @@ def test_phase_specific_arguments_become_overrides() -> None:
         arc_split="validation", arc_config="ARC-Easy"
     )
     arguments = ["--gstar_method", "btot_near_one"]
-    assert make_request(build_parser().parse_args(["phase2_select_gstar", *arguments])).overrides == Overrides(gstar_method="btot_near_one")
+    assert make_request(build_parser().parse_args(["phase2_select_gstar", *arguments])).overrides == Overrides(
+        gstar_method="btot_near_one"
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,7 +184,10 @@ def test_help_and_version_import_nothing_heavy() -> None:
 
 
 def test_dry_run_and_config_errors_import_neither_torch_nor_dagster(config: Path, runs: Path) -> None:
-    for arguments, code in ((["phase1_calibrate", "--dry_run", *at(config, runs)], 0), (["phase1_calibrate", "--config", "nowhere.yaml"], 2)):
+    for arguments, code in (
+        (["phase1_calibrate", "--dry_run", *at(config, runs)], 0),
+        (["phase1_calibrate", "--config", "nowhere.yaml"], 2),
+    ):
         found, _, heavy = imported_by(*arguments).partition(" ")
         assert found == str(code)
         assert not {"torch", "transformers", "dagster"} & set(re.findall(r"\w+", heavy))
@@ -228,11 +243,15 @@ def test_dry_run_of_run_all_lists_what_is_missing(pipeline: Path, config: Path, 
 def test_the_same_config_twice_is_exit_four_and_the_first_run_is_untouched(pipeline: Path, config: Path, cli: Main) -> None:
     before = tiny.file_hashes(pipeline)
     for phase in tiny.PHASES:
-        cli(phase, *at(config, pipeline)).fails(4, r"RUN_\w+ is complete and stays as it is; change the config or use --run_id_mode")
+        cli(phase, *at(config, pipeline)).fails(
+            4, r"RUN_\w+ is complete and stays as it is; change the config or use --run_id_mode"
+        )
     assert tiny.file_hashes(pipeline) == before
 
 
-@pytest.mark.parametrize(("phase", "needed"), [("phase2_gain_grid", "phase1_calibrate"), ("phase2_select_gstar", "phase2_gain_grid")])
+@pytest.mark.parametrize(
+    ("phase", "needed"), [("phase2_gain_grid", "phase1_calibrate"), ("phase2_select_gstar", "phase2_gain_grid")]
+)
 def test_a_phase_without_its_upstream_is_exit_three(phase: str, needed: str, config: Path, runs: Path, cli: Main) -> None:
     cli(phase, *at(config, runs)).fails(3, f"no complete {needed} run for this config under .*; run {needed} first")
     assert not runs.exists()
@@ -253,7 +272,9 @@ def test_two_upstream_runs_are_named_and_dep_chooses(copied: Path, config: Path,
     assert [entry["run_id"] for entry in record["dependencies"]] == [second.name]
 
 
-def test_dep_that_is_no_run_id_is_a_usage_error_and_one_that_is_not_there_is_exit_three(copied: Path, config: Path, cli: Main) -> None:
+def test_dep_that_is_no_run_id_is_a_usage_error_and_one_that_is_not_there_is_exit_three(
+    copied: Path, config: Path, cli: Main
+) -> None:
     shutil.rmtree(tiny.run_of(copied, "S02"))
     cli("phase2_gain_grid", "--dep", "../../etc", *at(config, copied)).fails(1, "'../../etc' is not a run id")
     cli("phase2_gain_grid", "--dep", "RUN_S01_0123456789ab", *at(config, copied)).fails(3, "no run RUN_S01_0123456789ab under")
@@ -284,15 +305,23 @@ class Bad:
 
 
 BAD_CONFIGS = {
-    "unknown registry key": Bad({"events__eps": "CANON.CONST.EPSILON"}, r"config\.events\.eps: unknown registry reference CANON\.CONST\.EPSILON"),
-    "unknown spike definition": Bad({"events__spike_defs": ["SPIKE_SIDEWAYS"]}, r"events\.spike_defs\.0: .*found 'SPIKE_SIDEWAYS'"),
+    "unknown registry key": Bad(
+        {"events__eps": "CANON.CONST.EPSILON"}, r"config\.events\.eps: unknown registry reference CANON\.CONST\.EPSILON"
+    ),
+    "unknown spike definition": Bad(
+        {"events__spike_defs": ["SPIKE_SIDEWAYS"]}, r"events\.spike_defs\.0: .*found 'SPIKE_SIDEWAYS'"
+    ),
     "gain of zero": Bad({"gains__grid": [0.0, 1.0]}, r"gains\.grid\.0: Input should be greater than 0"),
     "negative gain": Bad({"gains__grid": [-1.0, 1.0]}, r"gains\.grid\.0: Input should be greater than 0"),
     "gain that is no number": Bad({"gains__grid": [1.0, float("nan")]}, r"gains\.grid\.1: "),
     "gain in words": Bad({"gains__grid": [1.0, "loud"]}, r"gains\.grid\.1: .*found 'loud'"),
     "unknown key": Bad({"pipeline__batch_sizes": 4}, r"pipeline\.batch_sizes: unknown key"),
-    "no windows left": Bad({"datasets__A__n_windows_rasters": 1_000_000}, r"windows of 64 tokens left for A_RASTERS, 1000000 are needed"),
-    "too few samples": Bad({"datasets__A__n_windows_calibration": 1}, r"4096 calibration samples a layer, at least 20000 are needed"),
+    "no windows left": Bad(
+        {"datasets__A__n_windows_rasters": 1_000_000}, r"windows of 64 tokens left for A_RASTERS, 1000000 are needed"
+    ),
+    "too few samples": Bad(
+        {"datasets__A__n_windows_calibration": 1}, r"4096 calibration samples a layer, at least 20000 are needed"
+    ),
     "rate too low for the slice": Bad({"events__target_rates": [1e-7]}, r"target rate 1e-07 .* leaves layer \d without an event"),
     "no such data file": Bad({"datasets__A__hf_id": "absent.txt"}, r"data file absent\.txt does not exist", 1),
     "no such column": Bad({"datasets__A__text_column": "body"}, r"has no text column 'body' \(columns: text\)"),
@@ -306,7 +335,9 @@ BAD_CONFIGS = {
 
 
 @pytest.mark.parametrize("name", BAD_CONFIGS)
-def test_bad_config_is_one_line_and_leaves_no_complete_run(name: str, model_folder: Path, tmp_path: Path, runs: Path, cli: Main) -> None:
+def test_bad_config_is_one_line_and_leaves_no_complete_run(
+    name: str, model_folder: Path, tmp_path: Path, runs: Path, cli: Main
+) -> None:
     bad = BAD_CONFIGS[name]
     config = tiny.write_config(tmp_path / "c.yaml", model_folder, **bad.changes)
     cli("phase1_calibrate", *at(config, runs)).fails(bad.code, bad.pattern)
@@ -315,7 +346,11 @@ def test_bad_config_is_one_line_and_leaves_no_complete_run(name: str, model_fold
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [(None, "config file .* does not exist: name one with --config"), ("a: [1", "config file .* is not valid yaml"), ("- a", "must hold one mapping")],
+    [
+        (None, "config file .* does not exist: name one with --config"),
+        ("a: [1", "config file .* is not valid yaml"),
+        ("- a", "must hold one mapping"),
+    ],
 )
 def test_missing_or_malformed_config_is_exit_two(text: str | None, complaint: str, tmp_path: Path, runs: Path, cli: Main) -> None:
     config = tmp_path / "c.yaml"
@@ -349,11 +384,15 @@ def test_a_model_with_nan_weights_is_exit_two(tmp_path: Path, runs: Path, cli: M
 def test_activations_that_overflow_are_exit_two_and_the_windows_are_named(tmp_path: Path, runs: Path, cli: Main) -> None:
     """A weight that float32 holds but whose products it does not."""
     config = tiny.write_config(tmp_path / "c.yaml", broken_model(tmp_path / "model", 3e38))
-    cli("phase1_calibrate", *at(config, runs)).fails(2, r"activations became NaN or infinite at gain 1\.0 in windows \d+ to \d+; use --dtype fp32")
+    cli("phase1_calibrate", *at(config, runs)).fails(
+        2, r"activations became NaN or infinite at gain 1\.0 in windows \d+ to \d+; use --dtype fp32"
+    )
     assert no_complete_run(runs)
 
 
-def test_a_gain_that_overflows_ends_the_grid_and_not_the_calibration(model_folder: Path, tmp_path: Path, runs: Path, cli: Main) -> None:
+def test_a_gain_that_overflows_ends_the_grid_and_not_the_calibration(
+    model_folder: Path, tmp_path: Path, runs: Path, cli: Main
+) -> None:
     config = tiny.write_config(tmp_path / "c.yaml", model_folder, gains__grid=[1.0, 1e38])
     assert cli("phase1_calibrate", *at(config, runs)).code == 0
     cli("phase2_gain_grid", *at(config, runs)).fails(2, r"at gain 1e\+38 in windows .*leave that gain out")
@@ -362,20 +401,28 @@ def test_a_gain_that_overflows_ends_the_grid_and_not_the_calibration(model_folde
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 def test_cuda_where_there_is_none_is_exit_one(config: Path, runs: Path, cli: Main) -> None:
-    cli("phase1_calibrate", "--device", "cuda", *at(config, runs)).fails(1, "--device cuda needs a CUDA GPU and none is visible; use --device cpu")
+    cli("phase1_calibrate", "--device", "cuda", *at(config, runs)).fails(
+        1, "--device cuda needs a CUDA GPU and none is visible; use --device cpu"
+    )
     assert no_complete_run(runs)
 
 
 def test_a_runs_folder_that_cannot_be_written_is_exit_one(config: Path, tmp_path: Path, cli: Main) -> None:
     """Below a regular file nobody can write, root included."""
     (tmp_path / "file").write_bytes(b"")
-    cli("phase1_calibrate", *at(config, tmp_path / "file" / "runs")).fails(1, "the runs folder .*file/runs cannot be written: Not a directory")
+    cli("phase1_calibrate", *at(config, tmp_path / "file" / "runs")).fails(
+        1, "the runs folder .*file/runs cannot be written: Not a directory"
+    )
 
 
-def test_a_dagster_home_that_cannot_be_used_is_exit_one(config: Path, tmp_path: Path, runs: Path, cli: Main, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dagster_home_that_cannot_be_used_is_exit_one(
+    config: Path, tmp_path: Path, runs: Path, cli: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "file" / "home"))
-    cli("phase1_calibrate", *at(config, runs)).fails(1, "DAGSTER_HOME .*file/home cannot be written: Not a directory; set it to a folder of yours")
+    cli("phase1_calibrate", *at(config, runs)).fails(
+        1, "DAGSTER_HOME .*file/home cannot be written: Not a directory; set it to a folder of yours"
+    )
     monkeypatch.setenv("DAGSTER_HOME", "relative/home")
     cli("phase1_calibrate", *at(config, runs)).fails(1, "DAGSTER_HOME must be an absolute path, found 'relative/home'")
     assert not runs.exists()
@@ -395,7 +442,7 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
 
     def fsync(descriptor: int) -> None:
         nonlocal left
-        if str(folder) in os.readlink(f"/proc/self/fd/{descriptor}"):
+        if str(folder) in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
             left -= 1
             if left < 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

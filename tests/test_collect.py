@@ -67,7 +67,9 @@ def same(found: list[LayerTail], expected: list[LayerTail]) -> bool:
     )
 
 
-def naive_bounds(u: np.ndarray, standard: Standardizer, depth: Mapping[SpikeDef, np.ndarray], burn_in: int) -> list[Mapping[SpikeDef, float]]:
+def naive_bounds(
+    u: np.ndarray, standard: Standardizer, depth: Mapping[SpikeDef, np.ndarray], burn_in: int
+) -> list[Mapping[SpikeDef, float]]:
     """The depth-th largest v of each layer, by a sort of the whole array."""
     bounds: list[Mapping[SpikeDef, float]] = []
     for layer in range(N_LAYERS):
@@ -77,7 +79,9 @@ def naive_bounds(u: np.ndarray, standard: Standardizer, depth: Mapping[SpikeDef,
 
 
 @given(
-    u=st.one_of(COARSE, st.integers(0, 2**16).map(lambda seed: np.random.default_rng(seed).normal(0, 30, SHAPE).astype(np.float32))),
+    u=st.one_of(
+        COARSE, st.integers(0, 2**16).map(lambda seed: np.random.default_rng(seed).normal(0, 30, SHAPE).astype(np.float32))
+    ),
     plain=st.booleans(),
     batch=st.integers(1, N_SEQ),
     burn_in=st.integers(0, 3),

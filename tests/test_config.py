@@ -76,7 +76,11 @@ def test_resolve_config_gives_the_same_hash_in_a_process_with_another_hash_seed(
 
 
 def test_resolve_config_writes_lf_utf8_yaml_in_the_order_of_the_file(tmp_path: Path, canon: Canon) -> None:
-    path = write(tmp_path, "c.yaml", "zeta: 1\r\nalpha: é\r\nrates: CANON.CONST.TARGET_LAYER_RATES\r\nagain: CANON.CONST.TARGET_LAYER_RATES\r\n")
+    path = write(
+        tmp_path,
+        "c.yaml",
+        "zeta: 1\r\nalpha: é\r\nrates: CANON.CONST.TARGET_LAYER_RATES\r\nagain: CANON.CONST.TARGET_LAYER_RATES\r\n",
+    )
     rates = "- 1.0e-05\n- 2.0e-05\n- 4.0e-05\n- 8.0e-05\n"
     assert resolve_config(path, canon).canonical.decode() == f"zeta: 1\nalpha: é\nrates:\n{rates}again:\n{rates}"
 
@@ -97,9 +101,17 @@ def test_resolve_config_defaults_to_the_canonical_pipeline(canon: Canon, tmp_pat
 
 
 def test_resolve_references_in_scalars_lists_and_dicts(canon: Canon) -> None:
-    value = {"a": "CANON.CONST.EPS", "b": ["CANON.ENUM.MODEL_ROLE.BASE", {"c": "CANON.CONST.TARGET_LAYER_RATES"}], "d": "plain CANON.CONST.EPS"}
+    value = {
+        "a": "CANON.CONST.EPS",
+        "b": ["CANON.ENUM.MODEL_ROLE.BASE", {"c": "CANON.CONST.TARGET_LAYER_RATES"}],
+        "d": "plain CANON.CONST.EPS",
+    }
     before = copy.deepcopy(value)
-    assert resolve_references(value, canon) == {"a": 1e-6, "b": ["BASE", {"c": [1e-5, 2e-5, 4e-5, 8e-5]}], "d": "plain CANON.CONST.EPS"}
+    assert resolve_references(value, canon) == {
+        "a": 1e-6,
+        "b": ["BASE", {"c": [1e-5, 2e-5, 4e-5, 8e-5]}],
+        "d": "plain CANON.CONST.EPS",
+    }
     assert value == before
 
 
@@ -113,7 +125,9 @@ def test_resolve_references_in_scalars_lists_and_dicts(canon: Canon) -> None:
         ({"grid": {1: 2}}, r"config\.grid: keys must be plain words, found 1"),
     ],
 )
-def test_resolve_references_refuses_an_unknown_reference_and_says_where(value: dict[str, Any], complaint: str, canon: Canon) -> None:
+def test_resolve_references_refuses_an_unknown_reference_and_says_where(
+    value: dict[str, Any], complaint: str, canon: Canon
+) -> None:
     with pytest.raises(ConfigError, match=complaint):
         resolve_references(value, canon)
 

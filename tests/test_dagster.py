@@ -143,7 +143,13 @@ def test_dagster_asset_materialize_gives_the_artifacts_of_the_command_line(confi
     command += ["--partition", "INSTRUCT", "-m", "avalanche_dagster.definitions"]
     command += ["--config-json", json.dumps({"resources": {"instrument": {"config": instrument(config, runs)}}})]
     found = subprocess.run(
-        command, cwd=tiny.REPO, env=os.environ | {"DAGSTER_HOME": str(home)}, capture_output=True, text=True, timeout=120, check=False
+        command,
+        cwd=tiny.REPO,
+        env=os.environ | {"DAGSTER_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert found.returncode == 0, found.stderr[-2000:]
     same_artifacts(runs, pipeline)
@@ -152,7 +158,9 @@ def test_dagster_asset_materialize_gives_the_artifacts_of_the_command_line(confi
         assert tiny.run_of(runs, stage.tag).name == tiny.run_of(pipeline, stage.tag).name
 
 
-def test_materialize_in_lets_an_error_of_the_phase_out_unchanged(instance: dg.DagsterInstance, config: Path, tmp_path: Path) -> None:
+def test_materialize_in_lets_an_error_of_the_phase_out_unchanged(
+    instance: dg.DagsterInstance, config: Path, tmp_path: Path
+) -> None:
     with pytest.raises(MissingArtifact, match="no complete phase1_calibrate run"):
         materialize_in(instance, stages()["PHASE2_GAIN_GRID"], JobRequest(config, runs_dir=tmp_path / "runs"))
     (run,) = instance.get_runs()
@@ -191,7 +199,11 @@ def test_the_check_of_a_hash_fails_for_a_changed_artifact(pipeline: Path, tmp_pa
     [
         JobRequest(),
         JobRequest(Path("c.yaml"), Overrides(device="cpu", dtype="fp32"), Path("elsewhere")),
-        JobRequest(Path("c.yaml"), Overrides(arc_split="test", data_a="a", data_b="b", model_id="m", arc_config="c"), run_id_mode="timestamp_counter"),
+        JobRequest(
+            Path("c.yaml"),
+            Overrides(arc_split="test", data_a="a", data_b="b", model_id="m", arc_config="c"),
+            run_id_mode="timestamp_counter",
+        ),
         JobRequest(allow_resume=True, pinned=("RUN_S01_0123456789ab", "RUN_S02_0123456789ab")),
     ],
 )
@@ -212,7 +224,9 @@ def test_instrument_offers_every_override_of_the_command_line() -> None:
     assert set(vars(Overrides())) - {"model_role"} <= set(Instrument.model_fields)
 
 
-def test_dagster_home_falls_back_to_a_folder_of_the_project_with_our_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dagster_home_falls_back_to_a_folder_of_the_project_with_our_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("DAGSTER_HOME")
     monkeypatch.chdir(tmp_path)
     assert dagster_home() == tmp_path / ".dagster_home"
@@ -221,11 +235,17 @@ def test_dagster_home_falls_back_to_a_folder_of_the_project_with_our_settings(tm
     assert os.environ["DAGSTER_HOME"] == str(tmp_path / ".dagster_home")
     (tmp_path / ".dagster_home" / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
     dagster_home()
-    assert (tmp_path / ".dagster_home" / "dagster.yaml").read_text(encoding="utf-8") == "telemetry: {enabled: false}\n"  # a person's own
+    assert (tmp_path / ".dagster_home" / "dagster.yaml").read_text(
+        encoding="utf-8"
+    ) == "telemetry: {enabled: false}\n"  # a person's own
 
 
-@pytest.mark.parametrize(("home", "complaint"), [("relative/home", "must be an absolute path"), ("/dev/null/home", "cannot be written")])
-def test_dagster_home_that_cannot_be_used_is_an_environment_problem(home: str, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("home", "complaint"), [("relative/home", "must be an absolute path"), ("/dev/null/home", "cannot be written")]
+)
+def test_dagster_home_that_cannot_be_used_is_an_environment_problem(
+    home: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DAGSTER_HOME", home)
     with pytest.raises(EnvironmentProblem, match=complaint):
         dagster_home()

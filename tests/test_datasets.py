@@ -156,7 +156,9 @@ def test_token_slices_without_windows_left_says_how_many_there_are_and_what_to_d
     path.write_text("Just enough text to fill a handful of windows and no more than that.\n" * 12, encoding="utf-8")
     n_windows = len(stream_of(tokenizer, path)) // 32
     assert n_windows > 6
-    with pytest.raises(DataError, match=rf"short\.txt has {n_windows - 6} windows of 32 tokens left for A_RASTERS, {n_windows} are needed") as caught:
+    with pytest.raises(
+        DataError, match=rf"short\.txt has {n_windows - 6} windows of 32 tokens left for A_RASTERS, {n_windows} are needed"
+    ) as caught:
         slices(tokenizer, data(path), A, replace(B, n_windows=n_windows))
     assert caught.value.exit_code == 2
     found = slices(tokenizer, data(path), A, replace(B, n_windows=n_windows - 6))  # and exactly enough is enough
@@ -204,7 +206,9 @@ def test_describe_names_source_and_hashes(tokenizer: Any) -> None:
         ("latin.txt", "déjà vu\n".encode("latin-1"), r"data set '.*latin\.txt' cannot be read: "),
     ],
 )
-def test_read_texts_of_what_cannot_be_read_is_an_error_of_one_line(name: str, content: bytes | None, complaint: str, tmp_path: Path) -> None:
+def test_read_texts_of_what_cannot_be_read_is_an_error_of_one_line(
+    name: str, content: bytes | None, complaint: str, tmp_path: Path
+) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises((DataError, EnvironmentProblem), match=complaint) as caught:

@@ -134,7 +134,9 @@ def statistics(config: Path) -> Statistics:
 def test_refuse_task_metrics_lets_branching_pass_and_nothing_else() -> None:
     refuse_task_metrics(sums().columns.tolist())
     for task in ("accuracy", "ppl", "nll_mean"):
-        with pytest.raises(SchemaError, match=f"g\\* is chosen from branching on data set A alone; remove {task} from its inputs") as caught:
+        with pytest.raises(
+            SchemaError, match=f"g\\* is chosen from branching on data set A alone; remove {task} from its inputs"
+        ) as caught:
             refuse_task_metrics([*sums().columns, task])
         assert caught.value.exit_code == 2
 

@@ -82,7 +82,10 @@ def test_scale_output_at_one_is_bit_identical_to_no_hooks(target: Any, model: Lo
     seen = []
     with torch.inference_mode():
         plain = model.causal(input_ids=TOKENS, use_cache=False).logits
-        with scaled(model, GainPlan.uniform(target, 1.0, model.n_layers)), ReadInput(model.modules("down"), lambda i, u: seen.append(i)):
+        with (
+            scaled(model, GainPlan.uniform(target, 1.0, model.n_layers)),
+            ReadInput(model.modules("down"), lambda i, u: seen.append(i)),
+        ):
             hooked = model.causal(input_ids=TOKENS, use_cache=False).logits
     assert seen == list(range(tiny.N_LAYERS))
     assert torch.equal(plain, hooked)

@@ -113,7 +113,9 @@ def test_hook_names_takes_the_names_of_the_config_before_the_table() -> None:
 
 def test_load_model_with_a_model_type_that_is_not_known_says_how_to_name_its_modules(tmp_path: Path) -> None:
     folder = tiny.save_model(tiny.gpt2(), tmp_path / "gpt2")
-    with pytest.raises(UnsupportedModel, match=r"no MLP is known for model type 'gpt2' \(known: llama, .*models\.<ROLE>\.hooks: layers, mlp") as caught:
+    with pytest.raises(
+        UnsupportedModel, match=r"no MLP is known for model type 'gpt2' \(known: llama, .*models\.<ROLE>\.hooks: layers, mlp"
+    ) as caught:
         load(folder)
     assert caught.value.exit_code == 1
     names = HookNames(layers="h", mlp="mlp", attn="attn", down="mlp.c_proj")
@@ -129,7 +131,9 @@ def test_load_model_with_a_model_type_that_is_not_known_says_how_to_name_its_mod
         ({"down": "mlp.c_proj"}, r"layer 0 has no module 'mlp.c_proj' \(it has: self_attn, mlp"),
     ],
 )
-def test_load_model_with_wrong_names_in_the_config_lists_what_is_there(change: dict[str, str], complaint: str, model_folder: Path) -> None:
+def test_load_model_with_wrong_names_in_the_config_lists_what_is_there(
+    change: dict[str, str], complaint: str, model_folder: Path
+) -> None:
     with pytest.raises(UnsupportedModel, match=complaint):
         load(model_folder, hooks=GATED.model_copy(update=change))
 
@@ -144,7 +148,9 @@ def test_find_modules_refuses_layers_that_share_one_module() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_load_model_refuses_broken_weights_and_names_them(value: float, copied: Path) -> None:
     save_weights(copied, lambda tensors: tensors["model.layers.1.mlp.up_proj.weight"].view(-1)[5:6].fill_(value))
-    with pytest.raises(DeterminismError, match=r"has NaN or infinite weights in model\.layers\.1\.mlp\.up_proj\.weight") as caught:
+    with pytest.raises(
+        DeterminismError, match=r"has NaN or infinite weights in model\.layers\.1\.mlp\.up_proj\.weight"
+    ) as caught:
         load(copied)
     assert caught.value.exit_code == 2
 
@@ -159,7 +165,9 @@ def test_load_model_refuses_a_checkpoint_that_lacks_a_weight(copied: Path) -> No
 def test_load_model_refuses_a_checkpoint_of_another_shape(copied: Path) -> None:
     config = json.loads((copied / "config.json").read_text(encoding="utf-8"))
     (copied / "config.json").write_text(json.dumps(config | {"intermediate_size": 2 * tiny.D_FF}), encoding="utf-8")
-    with pytest.raises(DeterminismError, match=r"has weights of another shape for model\.layers\.0\.mlp\.down_proj\.weight \(9 such tensors\)"):
+    with pytest.raises(
+        DeterminismError, match=r"has weights of another shape for model\.layers\.0\.mlp\.down_proj\.weight \(9 such tensors\)"
+    ):
         load(copied)
 
 
@@ -215,5 +223,7 @@ def test_local_folder_leaves_a_hub_id_to_the_hub(model_folder: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
 @pytest.mark.parametrize("device", ["cuda", "cuda:3"])
 def test_check_device_without_cuda_says_what_to_use(device: str) -> None:
-    with pytest.raises(EnvironmentProblem, match=f"--device {device} needs a CUDA GPU and none is visible; use --device cpu --dtype fp32"):
+    with pytest.raises(
+        EnvironmentProblem, match=f"--device {device} needs a CUDA GPU and none is visible; use --device cpu --dtype fp32"
+    ):
         check_device(device)

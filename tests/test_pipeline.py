@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import naive
 import numpy as np
 import pytest
-import naive
 import tiny
 import torch
 from naive import Naive, cells_of, grid_table, rows_of, stats_of, v_of
@@ -26,7 +26,6 @@ from avalanche_llm.phases.context import guard
 from avalanche_llm.phases.gain_grid import gain_grid
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.select_gstar import select_gstar
-
 
 
 def measure(config: Path, runs: Path) -> Path:
@@ -204,7 +203,9 @@ def test_gstar_is_the_gain_of_the_grid_nearest_one(pipeline: Path) -> None:
     assert chosen["dataset_role"] == "A"
     assert len(chosen["selections"]) == 4
     for selection in chosen["selections"]:
-        of_cell = metrics[(metrics["spike_def_id"] == selection["spike_def_id"]) & (metrics["target_rate"] == selection["target_rate"])]
+        of_cell = metrics[
+            (metrics["spike_def_id"] == selection["spike_def_id"]) & (metrics["target_rate"] == selection["target_rate"])
+        ]
         nearest = of_cell.loc[(of_cell["b_tot"] - 1).abs().idxmin()]
         assert selection["gstar"] == nearest["g"]
         assert selection["distance"] == pytest.approx(abs(nearest["b_tot"] - 1))

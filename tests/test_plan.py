@@ -115,4 +115,6 @@ def test_plan_lines_are_what_a_person_reads(pipeline: Path, config: Path, tmp_pa
     stamped = replace(job, run_id_mode="timestamp_counter")
     assert plan_of(stamped, "PHASE2_GAIN_GRID").run_id == "RUN_S02_<time>_<counter>"
     unknown = tiny.job_of(config, tmp_path, model_id="nobody/nothing")
-    assert plan_lines(plan_of(unknown, "PHASE1_CALIBRATE"), unknown)[3].endswith("cost unknown (the model's config.json is not on this machine)")
+    assert plan_lines(plan_of(unknown, "PHASE1_CALIBRATE"), unknown)[3].endswith(
+        "cost unknown (the model's config.json is not on this machine)"
+    )

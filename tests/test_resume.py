@@ -234,7 +234,9 @@ def test_a_complete_run_is_not_touched_by_a_resume(pipeline: Path, config: Path)
     assert {tag: tiny.file_hashes(tiny.run_of(pipeline, tag)) for tag in before} == before
 
 
-def test_a_run_that_cannot_be_completed_gives_its_lock_back(calibrated: Path, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_cannot_be_completed_gives_its_lock_back(
+    calibrated: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = tiny.job_of(config, calibrated, allow_resume=True)
     with monkeypatch.context() as patch, pytest.raises(AvalancheError, match="cannot be completed: metrics not written"):
         patch.setattr(Run, "holds", lambda run, name: name != "metrics" and name in run.record["artifacts"])

@@ -54,7 +54,10 @@ def test_check_run_id_returns_an_honest_id(run_id: str) -> None:
     assert check_run_id(run_id) == run_id
 
 
-@pytest.mark.parametrize("run_id", ["", "RUN_S01", "../RUN_S01_0123456789ab", "RUN_S01_0123456789ab/..", "RUN_S01_0123456789AB", "RUN_S01_0123456789ab\n"])
+@pytest.mark.parametrize(
+    "run_id",
+    ["", "RUN_S01", "../RUN_S01_0123456789ab", "RUN_S01_0123456789ab/..", "RUN_S01_0123456789AB", "RUN_S01_0123456789ab\n"],
+)
 def test_check_run_id_refuses_what_could_name_another_folder(run_id: str) -> None:
     with pytest.raises(UsageError, match="is not a run id"):
         check_run_id(run_id)

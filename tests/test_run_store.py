@@ -1,7 +1,6 @@
 """Run directories: begun once, resumed by one, complete or not, found by content, never changed afterwards."""
 
 import multiprocessing
-import os
 import shutil
 import signal
 import stat
@@ -130,7 +129,9 @@ def test_begin_continues_an_incomplete_run_only_when_allowed(runs: RunStore, res
     assert not again.holds("calibration_stats")
 
 
-def test_begin_refuses_parts_made_by_other_code(runs: RunStore, resolved: ResolvedConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_begin_refuses_parts_made_by_other_code(
+    runs: RunStore, resolved: ResolvedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs.begin(STAGE, resolved).release()
     monkeypatch.setattr(store, "code_version", lambda: "9.9.9+src.000000000000")
     with pytest.raises(DeterminismError, match=r"was begun by code 0\.1\.0\+src\..*, this is 9\.9\.9") as caught:
@@ -229,7 +230,9 @@ def test_save_keeps_a_held_artifact_and_replaces_a_changed_one(runs: RunStore, r
 
 def test_find_without_a_run_says_which_phase_to_run(runs: RunStore, resolved: ResolvedConfig) -> None:
     runs.begin(STAGE, resolved).release()  # an incomplete one does not count
-    with pytest.raises(MissingArtifact, match="no complete phase1_calibrate run for this config under .*; run phase1_calibrate first") as caught:
+    with pytest.raises(
+        MissingArtifact, match="no complete phase1_calibrate run for this config under .*; run phase1_calibrate first"
+    ) as caught:
         runs.find(STAGE, resolved)
     assert caught.value.exit_code == 3
 
@@ -253,7 +256,9 @@ def test_find_prefers_the_same_whole_config_and_shares_a_run_of_the_same_scope(
     assert runs.find(STAGE, resolved).run_id == done.run_id
 
 
-@pytest.mark.parametrize("override", [{"dtype": "bf16"}, {"data_a": "other"}, {"model_id": "other"}, {"model_role": "BASE", "model_id": "m"}])
+@pytest.mark.parametrize(
+    "override", [{"dtype": "bf16"}, {"data_a": "other"}, {"model_id": "other"}, {"model_role": "BASE", "model_id": "m"}]
+)
 def test_find_shares_no_run_across_what_changes_its_numbers(
     override: dict[str, str], runs: RunStore, resolved: ResolvedConfig, config: Path
 ) -> None:
@@ -275,7 +280,7 @@ def test_find_refuses_a_pinned_id_that_is_none_or_not_there(runs: RunStore, reso
 def test_find_passes_over_what_is_no_honest_run(runs: RunStore, resolved: ResolvedConfig) -> None:
     done = finished(runs, resolved)
     honest = done.folder
-    os.chmod(honest, 0o755)
+    honest.chmod(0o755)
     shutil.copytree(honest, runs.root / "RUN_S01_00000000000a")  # renamed: the record names another run
     (runs.root / "RUN_S01_00000000000b").symlink_to(honest)
     (runs.root / "RUN_S01_00000000000c").mkdir()

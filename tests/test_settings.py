@@ -60,7 +60,11 @@ def test_settings_are_frozen(good: dict[str, Any]) -> None:
         ("gains.grid", [1.0, 1.0], r"gains\.grid: values must be distinct"),
         ("gains.grid", [1.1, 1.0], r"gains: grid must rise"),
         ("gains.grid", [0.9, 1.1], r"gains: grid must contain the baseline gain 1"),
-        ("events.spike_defs", ["SPIKE_SIDEWAYS"], r"events\.spike_defs\.0: .*'SPIKE_ONE_SIDED_POS' or 'SPIKE_TWO_SIDED_ABS', found 'SPIKE_SIDEWAYS'"),
+        (
+            "events.spike_defs",
+            ["SPIKE_SIDEWAYS"],
+            r"events\.spike_defs\.0: .*'SPIKE_ONE_SIDED_POS' or 'SPIKE_TWO_SIDED_ABS', found 'SPIKE_SIDEWAYS'",
+        ),
         ("events.target_rates", [1.5], r"events\.target_rates\.0: .*less than 1"),
         ("events.target_rates", [float("nan")], r"events\.target_rates\.0: "),
         ("events.eps", 0, r"events\.eps: .*greater than 0"),
@@ -103,7 +107,9 @@ def test_parse_settings_reads_a_number_that_yaml_takes_for_text(good: dict[str, 
 def test_parse_settings_agrees_with_the_registry() -> None:
     """What the code accepts literally is what the registry enumerates (of the methods, those built so far)."""
     canon = load_canon()
-    schema = json.dumps(type(parse_settings(resolve_config(tiny.REPO / "configs" / "pipeline.yaml", canon).values)).model_json_schema())
+    schema = json.dumps(
+        type(parse_settings(resolve_config(tiny.REPO / "configs" / "pipeline.yaml", canon).values)).model_json_schema()
+    )
     for enum in ("MODEL_ROLE", "SPIKE_DEF_ID"):
         assert all(f'"{name}"' in schema for name in canon[f"ENUM.{enum}"])
     assert resolve_references("CANON.ENUM.GSTAR_METHOD", canon)[0] == "btot_near_one"

@@ -141,7 +141,9 @@ def file_hashes(folder: Path) -> dict[str, str]:
 def result_hashes(folder: Path) -> dict[str, str]:
     """sha256 of every artifact of a run, checked to be the recorded one."""
     found = file_hashes(folder / "results")
-    recorded = {entry["relative_path"].removeprefix("results/"): entry["sha256"] for entry in read_record(folder)["artifact_index"]}
+    recorded = {
+        entry["relative_path"].removeprefix("results/"): entry["sha256"] for entry in read_record(folder)["artifact_index"]
+    }
     assert found == recorded
     return found
 

@@ -129,7 +129,8 @@ def _check_all_loaded(choice: ModelChoice, report: Mapping[str, Any]) -> None:
     for names, problem in ((sorted(report["missing_keys"]), "no weights"), (mismatched, "weights of another shape")):
         if names:
             raise DeterminismError(
-                f"{choice.hf_id} has {problem} for {names[0]} ({len(names)} such tensors); the checkpoint is incomplete or not its config's"
+                f"{choice.hf_id} has {problem} for {names[0]} ({len(names)} such tensors); "
+                "the checkpoint is incomplete or not its config's"
             )
 
 

@@ -107,9 +107,7 @@ def null_compare(nulls: pd.DataFrame, gstar: pd.DataFrame | None = None) -> Figu
     span = line_handle(Series(BLACK, "", "-"), "range over gains")
     at = "$g$*" if gstar is not None else "gain nearest 1"
     stand_in = line_handle(Series(BLACK, "o", ""), f"not at {at}", hollow=True)
-    legend_above(
-        grid.figure, [*rate_handles(levels, lines=False), span, stand_in], columns=3, title=RATE_TITLE
-    )
+    legend_above(grid.figure, [*rate_handles(levels, lines=False), span, stand_in], columns=3, title=RATE_TITLE)
     return grid.figure
 
 

@@ -45,9 +45,7 @@ def require(frame: pd.DataFrame, names: Iterable[str], figure_id: str) -> None:
     """Raise SchemaError if a frame is empty or lacks a column the figure needs."""
     missing = [name for name in names if name not in frame]
     if missing:
-        raise SchemaError(
-            f"{figure_id} needs the column {missing[0]}, found {', '.join(map(str, frame.columns))}"
-        )
+        raise SchemaError(f"{figure_id} needs the column {missing[0]}, found {', '.join(map(str, frame.columns))}")
     if frame.empty:
         raise SchemaError(f"{figure_id} needs at least one row, found none")
 
@@ -96,9 +94,7 @@ def values(rows: pd.DataFrame, name: str) -> np.ndarray[Any, np.dtype[np.float64
     return rows[name].to_numpy(dtype=np.float64)
 
 
-def curve(
-    axes: Axes, rows: pd.DataFrame, name: str, look: Series, *, x: str = "g", hollow: bool = False
-) -> int:
+def curve(axes: Axes, rows: pd.DataFrame, name: str, look: Series, *, x: str = "g", hollow: bool = False) -> int:
     """Draw one measure over the gain with its interval `opt_<name>_ci_*` if given; the number of NaN points.
 
     No interval is drawn where the value itself is missing. A single point gets an error bar instead of a
@@ -125,9 +121,7 @@ class Measure:
     hollow: bool = False
 
 
-def curve_rows(
-    frame: pd.DataFrame, measures: Sequence[Measure], row_height_in: float, figure_id: str
-) -> Grid:
+def curve_rows(frame: pd.DataFrame, measures: Sequence[Measure], row_height_in: float, figure_id: str) -> Grid:
     """Every measure (rows) over the gain for every definition (columns) and target rate (series)."""
     require(frame, ("spike_def_id", "target_rate", "g", *(measure.column for measure in measures)), figure_id)
     names, levels = definitions(frame), rates(frame)
@@ -137,8 +131,7 @@ def curve_rows(
             reference(axes, measure.reference)
             chosen = [select(frame, name, rate) for rate in levels]
             missing = sum(
-                curve(axes, rows, measure.column, series(index), hollow=measure.hollow)
-                for index, rows in enumerate(chosen)
+                curve(axes, rows, measure.column, series(index), hollow=measure.hollow) for index, rows in enumerate(chosen)
             )
             heading(axes, "" if row else definition_name(name), missing, sum(map(len, chosen)))
             few_ticks(axes.xaxis)
@@ -218,9 +211,7 @@ def legend_above(
 ) -> None:
     """One legend for the whole figure, above the panels, in at most `columns` columns that fit the page."""
     for fewer in range(columns, 0, -1):
-        legend = figure.legend(
-            handles=handles, loc="outside upper center", ncols=fewer, title=title, handlelength=handle_length
-        )
+        legend = figure.legend(handles=handles, loc="outside upper center", ncols=fewer, title=title, handlelength=handle_length)
         if fewer == 1 or legend.get_window_extent().width <= figure.bbox.width:
             return
         legend.remove()

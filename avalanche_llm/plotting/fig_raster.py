@@ -72,8 +72,7 @@ def raster_example(sites: pd.DataFrame, *, n_layers: int, n_tokens: int) -> Figu
         say(axes, "no activation event in this sequence")
         return figure
     handles: list[Artist] = [
-        Patch(facecolor=colour, label=f"{size} sites")
-        for colour, size in zip(_COLORS, sizes.tolist(), strict=False)
+        Patch(facecolor=colour, label=f"{size} sites") for colour, size in zip(_COLORS, sizes.tolist(), strict=False)
     ]
     rest = len(sizes) - len(handles)
     if rest:

@@ -111,9 +111,7 @@ def _achieved(axes: Axes, chosen: list[pd.DataFrame], levels: list[float], toler
 
 def _errors(axes: Axes, chosen: list[pd.DataFrame], levels: list[float], tolerances: _Tolerances) -> int:
     """The largest layer error over the target rate by gain; the number of missing values."""
-    errors = [
-        values(rows, "achieved_rate_max_abs_err") / rate for rows, rate in zip(chosen, levels, strict=True)
-    ]
+    errors = [values(rows, "achieved_rate_max_abs_err") / rate for rows, rate in zip(chosen, levels, strict=True)]
     for index, (rows, error) in enumerate(zip(chosen, errors, strict=True)):
         look = series(index)
         axes.plot(

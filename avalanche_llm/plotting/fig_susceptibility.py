@@ -45,9 +45,7 @@ def chi_curves(summary: pd.DataFrame, gstar: pd.DataFrame, *, alignment_max: flo
     require(summary, ("spike_def_id", "target_rate", "g", "chi"), "F09")
     require(gstar, ("spike_def_id", "target_rate", "gstar"), "F09")
     names, levels = definitions(summary), rates(summary)
-    wide = summary.merge(
-        gstar[["spike_def_id", "target_rate", "gstar"]], on=["spike_def_id", "target_rate"], how="left"
-    )
+    wide = summary.merge(gstar[["spike_def_id", "target_rate", "gstar"]], on=["spike_def_id", "target_rate"], how="left")
     wide = wide.assign(distance=wide["g"] - wide["gstar"])
     grid = small_multiples([1.5, 1.5], len(names), share_x="row")
     for row, x in enumerate(("g", "distance")):

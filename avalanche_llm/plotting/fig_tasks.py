@@ -95,9 +95,7 @@ def arc_accuracy(arc: pd.DataFrame, *, chance: float) -> Figure:
         selected = chosen[chosen["g_condition"] == CONDITIONS[1]]
         missing = _points(bottom, selected, levels, "opt_delta_accuracy", None)
         heading(bottom, "", missing, len(levels))
-        bottom.set_xticks(
-            range(len(levels)), labels=[scientific(rate) for rate in levels], rotation=45, ha="right"
-        )
+        bottom.set_xticks(range(len(levels)), labels=[scientific(rate) for rate in levels], rotation=45, ha="right")
         bottom.set_xlim(-0.6, len(levels) - 0.4)
     for row in grid.axes:
         few_ticks(row[0].yaxis)

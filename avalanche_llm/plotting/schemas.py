@@ -39,8 +39,7 @@ def _table(table_id: str, key: str, names: str, *, nullable: str = "") -> TableS
     """The listed columns; those in `nullable` may be empty in this table though not elsewhere."""
     unmeasured = nullable.split()
     columns = tuple(
-        replace(VOCABULARY[name], nullable=True) if name in unmeasured else VOCABULARY[name]
-        for name in names.split()
+        replace(VOCABULARY[name], nullable=True) if name in unmeasured else VOCABULARY[name] for name in names.split()
     )
     return TableSchema(table_id, tuple(key.split()), columns)
 
@@ -88,8 +87,7 @@ T05: Final = _table(
 T06: Final = _table(
     "T06_ABLATIONS",
     f"{_PAIR} g intervention_id",
-    f"{_RUN} {_PAIR} g intervention_id gain_target b_tot delta_b_tot chi achieved_rate_max_abs_err "
-    f"n_sequences {_END} opt_status",
+    f"{_RUN} {_PAIR} g intervention_id gain_target b_tot delta_b_tot chi achieved_rate_max_abs_err n_sequences {_END} opt_status",
     nullable="b_tot delta_b_tot chi achieved_rate_max_abs_err",  # opt_status says why
 )
 T07: Final = _table(

@@ -160,9 +160,7 @@ def provenance_of(frame: pd.DataFrame) -> Provenance:
     fields = {}
     for name in Provenance.__dataclass_fields__:
         if name not in frame:
-            raise SchemaError(
-                f"provenance needs the column {name}, found {', '.join(map(str, frame.columns))}"
-            )
+            raise SchemaError(f"provenance needs the column {name}, found {', '.join(map(str, frame.columns))}")
         fields[name] = ",".join(str(value) for value in dict.fromkeys(frame[name].tolist()))
     return Provenance(**fields)
 

@@ -141,8 +141,7 @@ def _check_type(row: Mapping[str, object], column: Column, schema: TableSchema) 
     )
     if not (accepted or (value is None and column.dtype in ("string", "float64"))):
         raise SchemaError(
-            f"{schema.table_id}, row {_describe(row, schema)}: column {column.name} must be {column.dtype}, "
-            f"found {value!r}"
+            f"{schema.table_id}, row {_describe(row, schema)}: column {column.name} must be {column.dtype}, found {value!r}"
         )
 
 
@@ -163,9 +162,7 @@ def _check_columns(frame: pd.DataFrame, schema: TableSchema) -> None:
         dtype = frame[column.name].dtype
         text = column.dtype == "string"
         if not (isinstance(dtype, pd.StringDtype) if text else dtype == np.dtype(column.dtype)):
-            raise SchemaError(
-                f"{schema.table_id}, every row: column {column.name} must be {column.dtype}, found {dtype}"
-            )
+            raise SchemaError(f"{schema.table_id}, every row: column {column.name} must be {column.dtype}, found {dtype}")
 
 
 def _check_values(frame: pd.DataFrame, column: Column, schema: TableSchema) -> None:
@@ -181,9 +178,7 @@ def _check_values(frame: pd.DataFrame, column: Column, schema: TableSchema) -> N
         _demand(good, frame, column, schema, "hold one line of text or null")
 
 
-def _demand(
-    good: Bool[np.ndarray, " row"], frame: pd.DataFrame, column: Column, schema: TableSchema, what: str
-) -> None:
+def _demand(good: Bool[np.ndarray, " row"], frame: pd.DataFrame, column: Column, schema: TableSchema, what: str) -> None:
     if not good.all():
         place = int(np.argmin(good))
         row = frame.iloc[place].to_dict()

@@ -13,9 +13,10 @@ from avalanche_llm.config import resolve_config
 from avalanche_llm.errors import DataError, RateMatchError
 from avalanche_llm.events.rate_match import Cell, RateTargets, Thresholds, check_rates, rate_targets, thresholds
 from avalanche_llm.resources import packaged
-from avalanche_llm.settings import Events, parse_settings
+from avalanche_llm.settings import Events, SpikeDef, parse_settings
 
-POS, ABS = "SPIKE_ONE_SIDED_POS", "SPIKE_TWO_SIDED_ABS"
+POS: SpikeDef = "SPIKE_ONE_SIDED_POS"
+ABS: SpikeDef = "SPIKE_TWO_SIDED_ABS"
 N = 100_000
 COUNTS = {POS: np.array([500, 1000, 1500]), ABS: np.array([900, 2000, 3100])}
 # a coarse grid of values makes ties common, also at the threshold
@@ -100,7 +101,9 @@ def test_wanted_rounds_half_to_even() -> None:
 
 def test_rate_targets_refuse_too_few_samples() -> None:
     limit = events().rate_match_min_cal_samples
-    with pytest.raises(DataError, match=f"{limit - 1} calibration samples a layer, at least {limit} are needed: raise datasets.A.n_win"):
+    with pytest.raises(
+        DataError, match=f"{limit - 1} calibration samples a layer, at least {limit} are needed: raise datasets.A.n_win"
+    ):
         rate_targets(COUNTS, limit - 1, events())
     rate_targets(COUNTS, limit, events())
 
@@ -144,7 +147,8 @@ def test_passed_at_the_published_rates_can_fail_where_the_absolute_tolerance_alo
 
 def test_check_rates_names_gain_cell_layer_and_ties() -> None:
     with pytest.raises(
-        RateMatchError, match=rf"failed at g = 1\.3, {POS}, target 0\.001, layer 0: 50 events, 100 wanted, 51 samples tie with tau"
+        RateMatchError,
+        match=rf"failed at g = 1\.3, {POS}, target 0\.001, layer 0: 50 events, 100 wanted, 51 samples tie with tau",
     ) as caught:
         check_rates(one_layer(50, wanted=100, ties=51), of_one_layer(0.001), events(), gain=1.3)
     assert caught.value.exit_code == 2
