@@ -86,6 +86,7 @@ def test_scale_output_at_one_is_bit_identical_to_no_hooks(target: Any, model: Lo
             scaled(model, GainPlan.uniform(target, 1.0, model.n_layers)),
             ReadInput(model.modules("down"), lambda i, u: seen.append(i)),
         ):
+            assert n_hooks(model) == tiny.N_LAYERS  # those that read; a gain of one hooks nothing
             hooked = model.causal(input_ids=TOKENS, use_cache=False).logits
     assert seen == list(range(tiny.N_LAYERS))
     assert torch.equal(plain, hooked)
