@@ -13,6 +13,7 @@ from avalanche_dagster.checks import checks_of
 from avalanche_dagster.specs import asset_key
 from avalanche_llm.io.artifacts import index_by_path
 from avalanche_llm.io.store import Upstream
+from avalanche_llm.plotting.tables import markdown_head
 from avalanche_llm.stages import Stage
 
 PREVIEW_ROWS = 8
@@ -54,15 +55,9 @@ def _table_preview(path: Path) -> dict[str, Any]:
     head = table.read_row_group(0).slice(0, PREVIEW_ROWS).to_pandas() if table.num_row_groups else None
     metadata: dict[str, Any] = {"dagster/row_count": table.metadata.num_rows}
     if head is not None:
-        metadata["head"] = dg.MetadataValue.md(_markdown(head.columns.tolist(), head.to_numpy().tolist()))
+        metadata["head"] = dg.MetadataValue.md(markdown_head(head, PREVIEW_ROWS))
     if set(KEY_NUMBERS) <= set(table.schema_arrow.names):
         rows = pq.read_table(path, columns=["g", *KEY_NUMBERS]).to_pandas()
         at_one = rows[rows["g"] == 1.0]
         metadata |= {f"{name}_at_g1": float(at_one[name].mean()) for name in KEY_NUMBERS if len(at_one)}
     return metadata
-
-
-def _markdown(columns: list[str], rows: list[list[Any]]) -> str:
-    cells = [[f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    lines = [columns, ["---"] * len(columns), *cells]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

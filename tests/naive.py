@@ -4,6 +4,7 @@ a sort of all of them, every event found by a second look at everything."""
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from avalanche_llm.determinism import deterministic
+from avalanche_llm.model.loader import DTYPES
 from avalanche_llm.phases.job import Job
 
 POS, ABS = "SPIKE_ONE_SIDED_POS", "SPIKE_TWO_SIDED_ABS"
@@ -35,20 +37,20 @@ class Naive:
     @classmethod
     def of(cls, job: Job, windows: np.ndarray) -> "Naive":
         settings = job.settings
-        decoder = AutoModelForCausalLM.from_pretrained(settings.model.hf_id, dtype=torch.float32).eval().base_model
+        decoder = AutoModelForCausalLM.from_pretrained(settings.model.hf_id, dtype=DTYPES[settings.run.dtype]).eval().base_model
         batch = settings.pipeline.batch_windows
         with deterministic(settings.determinism), torch.inference_mode():
             u = {gain: cls._pass(decoder, windows, gain, batch) for gain in settings.gains.grid}
         return cls(u, settings.pipeline.burn_in_tokens, settings.events.eps)
 
     @staticmethod
-    def _pass(decoder: torch.nn.Module, windows: np.ndarray, gain: float, batch: int) -> torch.Tensor:
+    def _pass(decoder: Any, windows: np.ndarray, gain: float, batch: int) -> torch.Tensor:
         """Batches as in the pipeline: the sums inside a matrix product may depend on its shape."""
         kept: list[list[torch.Tensor]] = [[] for _ in decoder.layers]
         handles = []
         for layer, of_layer in zip(decoder.layers, kept, strict=True):
             handles.append(
-                layer.mlp.down_proj.register_forward_pre_hook(lambda module, given, into=of_layer: into.append(given[0].clone()))
+                layer.mlp.down_proj.register_forward_pre_hook(lambda module, given, into=of_layer: into.append(given[0].float()))
             )
             handles.append(layer.mlp.register_forward_hook(lambda module, given, output: output * gain))
         for first in range(0, len(windows), batch):

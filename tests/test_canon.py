@@ -37,9 +37,9 @@ def test_canon_unknown_reference_names_the_nearest_known_one() -> None:
 def test_canon_cannot_be_changed() -> None:
     canon = load_canon()
     with pytest.raises(TypeError):
-        canon.entries["CONST"]["EPS"] = 1.0  # type: ignore[index]  # that it fails is the point
+        canon.entries["CONST"]["EPS"] = 1.0
     with pytest.raises(AttributeError):
-        canon.entries = {}  # type: ignore[misc]  # likewise
+        canon.entries = {}  # type: ignore[misc]  # that it fails is the point
 
 
 def test_canon_holds_what_the_yaml_block_of_the_spec_says() -> None:

@@ -292,6 +292,26 @@ def test_a_tampered_upstream_artifact_is_exit_three_and_named(name: str, copied:
     assert no_complete_run(copied, "S02")
 
 
+def test_both_model_roles_see_the_same_windows_and_find_their_own_runs(
+    model_folder: Path, tmp_path: Path, runs: Path, cli: Main
+) -> None:
+    base = tiny.save_model(tiny.llama(seed=1), tmp_path / "base")
+    config = tiny.write_config(tmp_path / "c.yaml", model_folder, models__BASE={"hf_id": str(base)})
+    records = {}
+    for role in ("INSTRUCT", "BASE"):
+        for phase in tiny.PHASES[:2]:
+            result = cli(phase, "--model_role", role, *at(config, runs))
+            assert result.code == 0, result.err
+            records[role, phase] = json.loads((Path(result.out.splitlines()[-1]) / "run_record.json").read_text(encoding="utf-8"))
+    slices = {record["dataset"]["A_CALIBRATION"]["sha256"] for record in records.values()}
+    assert len(slices) == 1
+    for role in ("INSTRUCT", "BASE"):
+        calibration, grid = (records[role, phase] for phase in tiny.PHASES[:2])
+        assert calibration["model"]["role"] == grid["model"]["role"] == role
+        assert [entry["run_id"] for entry in grid["dependencies"]] == [calibration["run_id"]]
+    assert len({record["run_id"] for record in records.values()}) == 4
+
+
 # --- bad input
 
 

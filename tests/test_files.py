@@ -82,14 +82,14 @@ def test_event_log_on_a_full_disk_is_an_environment_problem() -> None:
 
 
 def test_npz_gives_the_same_bytes_at_another_time() -> None:
-    arrays = {"mu": np.arange(6.0).reshape(2, 3), "n": np.int64(7)}
+    arrays = {"mu": np.arange(6.0).reshape(2, 3), "n": np.array(7)}
     first = written(npz(arrays))
     time.sleep(2.1)  # the time stamp of a zip member has a grain of two seconds
     assert written(npz(arrays)) == first
 
 
 def test_read_npz_reads_what_npz_wrote(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "a.npz", npz({"mu": np.arange(6.0).reshape(2, 3), "n": np.int64(7)}))
+    write_atomically(tmp_path / "a.npz", npz({"mu": np.arange(6.0).reshape(2, 3), "n": np.array(7)}))
     found = read_npz(tmp_path / "a.npz", {"mu": 2, "n": 0})
     assert (found["mu"] == np.arange(6.0).reshape(2, 3)).all()
     assert found["n"] == 7

@@ -127,12 +127,12 @@ def branching_by_hand(x: np.ndarray) -> tuple[float, float]:
     return (x[:, :, :-1] * x[:, :, 1:]).sum() / total, (x[:, :-1] * x[:, 1:]).sum() / total
 
 
-@pytest.fixture(scope="module", params=[(4, 0), (1, 3), (5, 1), (16, 0)], ids=lambda pair: f"batch{pair[0]}-burn_in{pair[1]}")
+@pytest.fixture(scope="module", params=[(4, 0, "fp32"), (1, 3, "fp32"), (5, 1, "fp32"), (4, 0, "bf16")], ids=str)
 def both(request: pytest.FixtureRequest, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path, Naive]:
-    """A measured runs folder and the naive computation, at one batch size and burn-in."""
-    batch, burn_in = request.param
+    """A measured runs folder and the naive computation, at one batch size, burn-in and precision."""
+    batch, burn_in, dtype = request.param
     folder = tmp_path_factory.mktemp("naive")
-    config = tiny.write_config(folder / "c.yaml", model_folder, pipeline__batch_windows=batch, pipeline__burn_in_tokens=burn_in)
+    config = tiny.write_config(folder / "c.yaml", model_folder, pipeline__batch_windows=batch, pipeline__burn_in_tokens=burn_in, run__dtype=dtype)
     runs = measure(config, folder / "runs")
     job = tiny.job_of(config, runs)
     wanted = [SliceRequest("A_CALIBRATION", tiny.N_WINDOWS), SliceRequest("A_RASTERS", tiny.N_WINDOWS)]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import special
 
-from avalanche_llm.metrics import tails
-from avalanche_llm.metrics.tails import SIGMA_MAX, TailFit, fit_tail, percentile_xmin
+from avalanche_llm.metrics import discrete_laws, tails
+from avalanche_llm.metrics.discrete_laws import SIGMA_MAX
+from avalanche_llm.metrics.tails import TailFit, fit_tail, percentile_xmin
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the library's own import warnings are not under test
@@ -180,7 +181,7 @@ def test_fit_tail_thins_the_candidates_of_a_wide_sample() -> None:
 @pytest.mark.parametrize("q", [1.0, 3.0, 40.0, 1000.0])
 @pytest.mark.parametrize("alpha", [1.01, 1.5, 2.0, 7.0, 60.0])
 def test_log_scaled_zeta_is_the_hurwitz_zeta_function(alpha: float, q: float) -> None:
-    found = float(tails._log_scaled_zeta(np.array(alpha), np.array(q)))
+    found = float(discrete_laws.log_scaled_zeta(np.array(alpha), np.array(q)))
     assert found == pytest.approx(
         float(np.log(special.zeta(alpha, q)) + alpha * np.log(q)), abs=2e-13, rel=1e-12
     )
@@ -190,7 +191,7 @@ def test_log_scaled_zeta_holds_where_the_plain_one_underflows() -> None:
     alpha, q = 2000.0, 1000.0
     assert special.zeta(alpha, q) == 0.0
     direct = float(np.log(np.exp(-alpha * np.log1p(np.arange(2000) / q)).sum()))
-    assert float(tails._log_scaled_zeta(np.array(alpha), np.array(q))) == pytest.approx(direct, rel=1e-12)
+    assert float(discrete_laws.log_scaled_zeta(np.array(alpha), np.array(q))) == pytest.approx(direct, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_fit_tail_of_a_thin_tail_at_large_sizes_is_finite() -> None:
 )
 def test_lognormal_log_pmf_sums_to_one_on_its_support(mu: float, sigma: float, xmin: int) -> None:
     x = np.arange(xmin, 10**6, dtype=np.float64)
-    log_p = tails._lognormal_log_pmf(x, xmin, mu, sigma)
+    log_p = discrete_laws.lognormal_log_pmf(x, xmin, mu, sigma)
     beyond = special.log_ndtr((mu - np.log(x[-1] + 0.5)) / sigma) - special.log_ndtr(
         (mu - np.log(xmin - 0.5)) / sigma
     )
@@ -239,7 +240,7 @@ def test_log_normal_mass_holds_in_far_tails_and_narrow_bins(lower: float, width:
     with mpmath.workdps(900):  # erfc differs from 2 only there
         a, b = mpmath.mpf(lower), mpmath.mpf(lower) + mpmath.mpf(width)
         exact = float(mpmath.log((mpmath.erfc(a / mpmath.sqrt(2)) - mpmath.erfc(b / mpmath.sqrt(2))) / 2))
-    assert float(tails._log_normal_mass(np.array([lower]), np.array([width]))[0]) == pytest.approx(
+    assert float(discrete_laws.log_normal_mass(np.array([lower]), np.array([width]))[0]) == pytest.approx(
         exact, rel=1e-10
     )
 
