@@ -132,7 +132,9 @@ def both(request: pytest.FixtureRequest, model_folder: Path, tmp_path_factory: p
     """A measured runs folder and the naive computation, at one batch size, burn-in and precision."""
     batch, burn_in, dtype = request.param
     folder = tmp_path_factory.mktemp("naive")
-    config = tiny.write_config(folder / "c.yaml", model_folder, pipeline__batch_windows=batch, pipeline__burn_in_tokens=burn_in, run__dtype=dtype)
+    config = tiny.write_config(
+        folder / "c.yaml", model_folder, pipeline__batch_windows=batch, pipeline__burn_in_tokens=burn_in, run__dtype=dtype
+    )
     runs = measure(config, folder / "runs")
     job = tiny.job_of(config, runs)
     wanted = [SliceRequest("A_CALIBRATION", tiny.N_WINDOWS), SliceRequest("A_RASTERS", tiny.N_WINDOWS)]

@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import re
+from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -71,8 +72,8 @@ def test_timestamp_ids_never_collide_within_a_process(config: Path, tmp_path: Pa
 
 def test_timestamp_ids_never_collide_among_eight_processes(config: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    with multiprocessing.get_context("spawn").Pool(8) as pool:
-        found = pool.starmap(begin_many, [(config, runs, 5)] * 8)
+    with ProcessPoolExecutor(8, mp_context=multiprocessing.get_context("spawn")) as pool:  # a Pool may hang when it is terminated
+        found = list(pool.map(begin_many, [config] * 8, [runs] * 8, [5] * 8))
     ids = [run_id for of_one in found for run_id in of_one]
     assert len(ids) == len(set(ids)) == 40
     assert {folder.name for folder in runs.iterdir()} == set(ids)  # and no staging folder is left
