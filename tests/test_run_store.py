@@ -82,8 +82,8 @@ def begin_in_step(barrier: Barrier, config: Path, root: Path, allow_resume: bool
 
 def race(config: Path, root: Path, *, n: int, allow_resume: bool) -> list[str]:
     context = multiprocessing.get_context("spawn")
-    barrier, queue = context.Barrier(n), context.Queue()
-    processes = [context.Process(target=begin_in_step, args=(barrier, config, root, allow_resume, queue)) for _ in range(n)]
+    barrier, queue = context.Barrier(n, timeout=60), context.Queue()
+    processes = [context.Process(target=begin_in_step, args=(barrier, config, root, allow_resume, queue), daemon=True) for _ in range(n)]
     for process in processes:
         process.start()
     answers = [queue.get(timeout=60) for _ in processes]
