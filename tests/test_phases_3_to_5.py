@@ -14,16 +14,18 @@ import tiny
 import torch
 
 from avalanche_llm.analysis.conditions import conditions_from_frame
-from avalanche_llm.errors import MissingArtifact
+from avalanche_llm.errors import MissingArtifact, SchemaError
 from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.hooks import ReadInput, ScaleOutput
 from avalanche_llm.phases import context
-from avalanche_llm.phases.analyze import analyze
+from avalanche_llm.phases.analyze import analyze, expected_ablations
 from avalanche_llm.phases.context import CALIBRATION_SLICE, RASTER_SLICE, slices_of_a
 from avalanche_llm.phases.extract_rasters import extract_rasters
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.run_nulls import run_nulls
+from avalanche_llm.plotting.schemas import T06
+from avalanche_llm.plotting.tables import validate
 
 STEPS: tuple[Callable[[Job], str], ...] = (extract_rasters, run_nulls, analyze)
 
@@ -186,6 +188,8 @@ def test_common_shift_moves_branching_less_than_the_within_layer_nulls(analysed:
 def test_signatures_have_a_verdict_for_every_cell(analysed: tuple[Path, dict[str, int]]) -> None:
     verdicts = json.loads((tiny.run_of(analysed[0], "S05") / "results" / "signatures.json").read_bytes())["verdicts"]
     assert len(verdicts) == 2 * len(tiny.RATES)
+    assert all(verdict["gstar_status"] == "bracketed" for verdict in verdicts if verdict["agrees"])
+    assert all(("S1 located nothing" in verdict["sentence"]) == (verdict["gstar_status"] != "bracketed") for verdict in verdicts)
     assert all(isinstance(verdict["agrees"], bool) and verdict["sentence"].endswith(".") for verdict in verdicts)
 
 
@@ -237,3 +241,18 @@ def test_changed_upstream_raster_stops_the_analysis(analysed: tuple[Path, dict[s
     with pytest.raises(MissingArtifact, match=r"rasters_token_layer\.npz changed since it was recorded"):
         analyze(tiny.job_of(config, other))
     assert read_record(tiny.run_of(other, "S05"))["stage_status"] == "started"
+
+
+def test_expected_ablations_do_not_follow_from_the_measured_rows(analysed: tuple[Path, dict[str, int]]) -> None:
+    rows = table(analysed[0], "tables/appendix/table_T06_ABLATIONS.parquet")
+    gstar = pd.DataFrame(json.loads((tiny.run_of(analysed[0], "S02B") / "results" / "gstar.json").read_bytes())["selections"])
+    expected = expected_ablations(gstar, 1.0)
+    assert len(expected) == len(rows) == 2 * len(tiny.RATES) * 6
+    frame = rows.astype({column.name: "str" for column in T06.columns if column.dtype == "string"})
+    with pytest.raises(SchemaError, match="T06_ABLATIONS"):
+        validate(frame.drop(index=3), T06, expected)
+
+
+def test_every_failing_crackling_row_says_why(analysed: tuple[Path, dict[str, int]]) -> None:
+    rows = table(analysed[0], "tables/appendix/table_T05_CRACKLING_DIAGNOSTICS.parquet")
+    np.testing.assert_array_equal(rows["pass"], rows["opt_reason"].isna())

@@ -135,6 +135,7 @@ def crackling(
         reason = f"{interval.n_valid} of {len(weights)} replicates had {needed} durations, half of them must"
         return CracklingFit.unavailable(reason, n_points=n_points, n_used=n_used)
     low, high = float(interval.low), float(interval.high)
+    narrow = bool(high - low <= ci_width_max)
     return CracklingFit(
         gamma=float(gamma[0]),
         ci_low=low,
@@ -143,7 +144,8 @@ def crackling(
         n_duration_points=n_points,
         n_avalanches_used=n_used,
         r2=float(r2[0]),
-        passed=bool(high - low <= ci_width_max),
+        passed=narrow,
+        reason="" if narrow else f"interval {high - low:.3g} wide, {ci_width_max:g} allowed",
     )
 
 

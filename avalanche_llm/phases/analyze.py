@@ -4,6 +4,7 @@ The model runs for the ablations alone, once a distinct (intervention, gain).
 """
 
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow as pa
 from avalanche_llm.analysis.ablations import GLOBAL, AblationInputs, Intervention, ablation_rows, needed, plan_of
 from avalanche_llm.analysis.measures import ConditionMeasures, measure_condition
 from avalanche_llm.analysis.summarize import RowHead, crackling_row, summary_row, tail_row
+from avalanche_llm.canon import load_canon
 from avalanche_llm.events.collect import LayerTail
 from avalanche_llm.events.tail_files import table_to_tails, tails_to_table
 from avalanche_llm.io.artifacts import Run
@@ -27,6 +29,7 @@ from avalanche_llm.phases.measure import largest_events
 from avalanche_llm.phases.parts import kept_or_made
 from avalanche_llm.phases.upstream_files import calibration_stats, frame
 from avalanche_llm.plotting.export import export_table
+from avalanche_llm.plotting.tables import Key
 from avalanche_llm.progress import progress
 
 
@@ -82,7 +85,8 @@ def export_summaries(run: Run, inputs: AnalysisInputs, measured: list[ConditionM
     events = inputs.job.settings.events
     head = row_head(run)
     keys = keys_of(inputs.grid)
-    expected = [tuple(key.values()) for key in keys]
+    grid_gains = inputs.job.settings.gains.grid
+    expected = list(product(sorted(events.spike_defs), sorted(events.target_rates), grid_gains))
     marginals = frame(inputs.s04, "null_marginals")
     fixed = {"tau0_baseline": events.tau0_baseline, "rate_match_tol_abs": events.rate_match_tol_abs}
     rows = [
@@ -138,12 +142,21 @@ def export_ablations(run: Run, job: Job, inputs: AnalysisInputs) -> pd.DataFrame
         settings.statistics,
         settings.gains.baseline,
     )
-    rows = list(ablation_rows(inputs.conditions, data))
-    key = ("spike_def_id", "target_rate", "g_condition", "g", "intervention_id")
     head = row_head(run)
-    return export_table(
-        run, "T06_ABLATIONS", [head.row(**row) for row in rows], [tuple(row[name] for name in key) for row in rows]
-    )
+    rows = [head.row(**row) for row in ablation_rows(inputs.conditions, data)]
+    return export_table(run, "T06_ABLATIONS", rows, expected_ablations(inputs.gstar, settings.gains.baseline))
+
+
+def expected_ablations(gstar: pd.DataFrame, baseline: float) -> list[Key]:
+    """The keys that T06 must have, from the selections and the registry alone: what was measured does not enter."""
+    return [
+        (row["spike_def_id"], row["target_rate"], *key)
+        for row in gstar.to_dict("records")
+        for key in (
+            ("g1", baseline, GLOBAL),
+            *(("gstar", row["gstar"], intervention) for intervention in load_canon()["ENUM.INTERVENTION_ID"]),
+        )
+    ]
 
 
 def signature_verdicts(summary: pd.DataFrame, inputs: AnalysisInputs) -> list[dict[str, Any]]:
@@ -156,6 +169,8 @@ def signature_verdicts(summary: pd.DataFrame, inputs: AnalysisInputs) -> list[di
         gains = curve["g"].to_numpy()
         peak = susceptibility_peak(gains, curve["chi"].to_numpy())
         limit = inputs.job.settings.statistics.signature_alignment_g_diff_max
+        located = row["status"] == "bracketed"
+        caution = "" if located else " b_tot does not cross one at g*, so S1 located nothing."
         verdict = signature_alignment(row["gstar"], peak, gains=gains, max_difference=limit)
         verdicts.append(
             {
@@ -166,8 +181,8 @@ def signature_verdicts(summary: pd.DataFrame, inputs: AnalysisInputs) -> list[di
                 "chi_peak_g": verdict.chi_peak_g if np.isfinite(verdict.chi_peak_g) else None,
                 "distance": verdict.distance if np.isfinite(verdict.distance) else None,
                 "peak_at_edge": verdict.peak_at_edge,
-                "agrees": verdict.agrees,
-                "sentence": verdict.sentence,
+                "agrees": verdict.agrees and located,
+                "sentence": verdict.sentence + caution,
             }
         )
     return verdicts

@@ -50,6 +50,10 @@ class Job:
         """Begin (or resume) the run of a phase, upstream first: what it needs is found before anything is created."""
         stage = stages()[phase_id]
         needed = [self.upstream(phase) for phase in stage.needs]
+        if stage.runs_model:
+            from avalanche_llm.model.loader import check_device  # torch comes in only where a model will run
+
+            check_device(self.settings.run.device)
         run = self.store.begin(stage, self.config, mode=self.run_id_mode, allow_resume=self.allow_resume)
         try:
             run.log("start", phase_id=phase_id, resumed=run.resumed)

@@ -101,7 +101,7 @@ _PLAIN: Final = (
     _maybe("opt_shift_p_b_tot", "1", "(1 + draws at least as large) / (1 + draws), circular-shift ensemble"),
     _maybe("opt_n_avalanches_8n", "components", "connected components, 8-neighbour adjacency"),
     _maybe("opt_avalanche_size_mean_8n", "events", "mean size of a component, 8-neighbour adjacency"),
-    _maybe("opt_swap_delta_b_tot", _BRANCHING, "b_tot minus its mean under margin-keeping swaps"),
+    _maybe("opt_swap_delta_b_tot", _BRANCHING, "b_tot minus that of one margin-keeping swap of each sequence"),
     _maybe("opt_rate_z_max", "sd", "largest binomial |z| of a layer's rate on the held-out raster slice"),
     _real("ppl", "1", "perplexity, exp(nll_mean)"),
     _real("nll_mean", "nats/token", "mean negative log-likelihood of the next token"),
