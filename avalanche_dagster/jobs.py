@@ -5,8 +5,6 @@ import dagster as dg
 from avalanche_dagster.specs import asset_key
 from avalanche_llm.stages import stages
 
-BUILT = [stage for stage in stages().values() if stage.built]
-
 phase_jobs = [
     dg.define_asset_job(
         stage.command,
@@ -14,7 +12,7 @@ phase_jobs = [
         executor_def=dg.in_process_executor,
         description=f"What `python -m avalanche_llm {stage.command}` runs.",
     )
-    for stage in BUILT
+    for stage in stages().values()
 ]
 
 full_pipeline = dg.define_asset_job(

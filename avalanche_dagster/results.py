@@ -21,9 +21,10 @@ KEY_NUMBERS = ("b_tot", "delta_b_tot", "achieved_rate_max_rel_err", "occupancy")
 
 
 def results_of(stage: Stage, run: Upstream) -> Iterator[dg.MaterializeResult[Any]]:
-    """Every artifact of a complete run as a materialization, its content hash as data version."""
+    """Every artifact that a complete run holds as a materialization, its content hash as data version."""
     index = index_by_path(run.record)
-    for name, relative in stage.artifacts.items():
+    for name in (name for name in stage.artifacts if name in run.record["artifacts"]):
+        relative = stage.artifacts[name]
         entry = index[relative]
         yield dg.MaterializeResult(
             asset_key=asset_key(stage, name),

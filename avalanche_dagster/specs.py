@@ -43,17 +43,47 @@ DESCRIPTIONS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
             "phase5_analyze_and_export",
             "signatures",
         ): "Whether susceptibility peaks near g*: a verdict for each definition and rate.",
+        ("phase5_analyze_and_export", "ablation_events"): "The largest activations under every ablation.",
+        ("phase6_generalize_b_metrics", "activation_events"): "Every event of data set B at the thresholds of data set A.",
+        ("phase6_generalize_b_metrics", "sequence_nll"): "Negative log-likelihood of every sequence of B at every gain.",
+        ("phase6_generalize_b_metrics", "metrics"): "Branching and likelihood on data set B, with paired differences.",
+        ("phase6_arc_mcq_eval", "arc_questions"): "Every question at every gain: the score of each choice, what was chosen.",
+        ("phase7_paper_export", "paper_snapshot"): "The paper on one page: every verdict with its numbers.",
+        ("phase7_paper_export", "paper_methods"): "What was measured and how, from the resolved config.",
+        ("phase7_paper_export", "paper_results"): "What was found, every number read from a table.",
+        ("phase7_paper_export", "paper_limitations"): "What the numbers do not show.",
+        ("phase7_paper_export", "paper_provenance"): "Runs, hashes, versions and settings behind every number.",
+        ("phase7_paper_export", "paper_claims"): "Every claim with its verdict and the artifact that decides it.",
+        ("phase7_paper_export", "paper_references"): "The cited works.",
+        ("phase7_paper_export", "paper_pdf"): "All sections as one PDF, where pandoc and LaTeX are there.",
+        ("phase7_paper_export", "claims"): "Claims, verdicts, evidence with run ids and hashes, for programs.",
+        ("phase8_release", "manifest"): "sha256 of every file of the release.",
+        ("phase8_release", "release_zip"): "The pack and the chosen runs as one archive, the same bytes whenever it is made.",
         ("phase2_select_gstar", "gstar"): "The chosen gain of every definition and rate, with status, distance and interval.",
     }
 )
 KINDS: Final = MappingProxyType(
-    {".npz": "numpy", ".parquet": "parquet", ".json": "json", ".csv": "csv", ".pdf": "matplotlib", ".png": "matplotlib"}
+    {
+        ".npz": "numpy",
+        ".parquet": "parquet",
+        ".json": "json",
+        ".csv": "csv",
+        ".pdf": "matplotlib",
+        ".png": "matplotlib",
+        ".md": "markdown",
+        ".bib": "bibtex",
+        ".sha256": "sha256",
+        ".zip": "zip",
+    }
 )
 ARRAYS: Final = frozenset({"calibration_stats", "rate_targets", "activation_events", "rasters_token_layer", "rasters_nulls"})
 """What comes out of a forward pass itself."""
 EXPORTS: Final = MappingProxyType(
     {
         "T01": "Summary of every condition of the gain grid",
+        "T02": "Data set B at g = 1 and g*, thresholds and calibration of data set A",
+        "T03": "ARC questions at g = 1 and g*, paired",
+        "T07": "BASE beside INSTRUCT: g* and what was measured there",
         "T04": "Tail fits of avalanche sizes and their likelihood ratios",
         "T05": "Diagnostics of the crackling relation, with the gate's reason where it fails",
         "T06": "The gain on attention and on bands of MLPs, against the MLPs of all layers",
@@ -62,6 +92,8 @@ EXPORTS: Final = MappingProxyType(
         "F03": "Branching along tokens, along layers and in total over gain",
         "F04": "Branching over its permutation and shift expectations",
         "F05": "g* on the branching curve, with its status and interval",
+        "F06": "Data set B at g = 1 against g*, paired by condition",
+        "F07": "ARC accuracy at g = 1 and g*, with chance and the paired difference",
         "F08": "Both spike definitions side by side",
         "F09": "Susceptibility over gain, and its peak against g*",
         "F10": "Branching of every surrogate beside the observed raster",
@@ -82,8 +114,9 @@ def describe(stage: Stage, name: str) -> str:
 
 
 def upstream_keys(stage: Stage) -> list[dg.AssetKey]:
-    """Keys of every artifact of the stages that this one reads."""
-    return [asset_key(stages()[phase], name) for phase in stage.needs for name in stages()[phase].artifacts]
+    """Keys of every artifact of the stages that this one reads; a step is skipped with what it waits for, so no optional one."""
+    needed = [stages()[phase] for phase in stage.needs]
+    return [asset_key(upstream, name) for upstream in needed for name in upstream.artifacts if name not in upstream.optional]
 
 
 def asset_specs(stage: Stage) -> list[dg.AssetSpec]:
@@ -98,6 +131,7 @@ def asset_specs(stage: Stage) -> list[dg.AssetSpec]:
             owners=[OWNER],
             code_version=__version__,
             partitions_def=model_roles,
+            skippable=name in stage.optional,
         )
         for name, path in stage.artifacts.items()
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from avalanche_llm import __version__
-from avalanche_llm.errors import AvalancheError, NotBuiltYet, UsageError
+from avalanche_llm.errors import AvalancheError, UsageError
 
 if TYPE_CHECKING:
     from avalanche_llm.phases.job import Job, JobRequest
@@ -108,8 +108,6 @@ def run_command(arguments: argparse.Namespace) -> None:
     from avalanche_llm.stages import stage_for_command
 
     stage = stage_for_command(arguments.command)
-    if not stage.built:
-        raise NotBuiltYet(f"{arguments.command} is not built yet")
     if arguments.dry_run:
         _print_plan(job, arguments.command)
         return
@@ -139,8 +137,8 @@ def _run_all(request: "JobRequest", *, dry_run: bool) -> None:
     if dry_run:
         from avalanche_llm.plan import plan_lines, plan_phase
 
-        job = request.job()
-        print("\n\n".join("\n".join(plan_lines(plan_phase(job, stage), job)) for stage in pending(job)) or "nothing is missing")
+        plans = ["\n".join(plan_lines(plan_phase(job, stage), job)) for job, stage in pending(request)]
+        print("\n\n".join(plans) or "nothing is missing")
         return
     from avalanche_dagster.headless import materialize_in
     from avalanche_dagster.instance import open_instance

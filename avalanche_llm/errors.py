@@ -24,10 +24,6 @@ class UnsupportedModel(AvalancheError):
     """The model has no MLP that the hook table knows."""
 
 
-class NotBuiltYet(AvalancheError):
-    """A contracted command whose phase has not been written."""
-
-
 class SchemaError(AvalancheError):
     """A record, table or artifact does not have the form it must have."""
 

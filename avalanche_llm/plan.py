@@ -175,6 +175,7 @@ def plan_lines(plan: Plan, job: Job) -> list[str]:
         )
     return [
         f"phase       {plan.stage.command}",
+        f"model       {job.settings.run.model_role} {job.settings.model.hf_id}",
         f"config      sha256 {job.config.sha256}",
         f"run         {job.store.root / plan.run_id} ({plan.state})",
         *(f"upstream    {stages()[phase].command}: {found}" for phase, found in plan.upstream.items()),

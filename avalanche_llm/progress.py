@@ -15,11 +15,13 @@ Advance = Callable[[int], None]
 
 @contextmanager
 def progress(label: str, total: int, unit: str = "windows") -> Iterator[Advance]:
-    """Yield a function to call with the number of units just done."""
+    """Yield a function to call with the number of units just done. Of nested bars the outermost one stays on the screen."""
     if sys.stderr.isatty():
         from tqdm import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
 
-        with tqdm(total=total, desc=label, unit=f" {unit}", leave=True, dynamic_ncols=True, file=sys.stderr) as bar:
+        bar = tqdm(total=total, desc=label, unit=f" {unit}", leave=None, dynamic_ncols=True, file=sys.stderr)
+        with logging_redirect_tqdm(), bar:
 
             def draw(done: int) -> None:
                 bar.update(done)

@@ -3,7 +3,7 @@
 The run store, the command line and the Dagster assets are all driven by it (SCIENCE section 6; spec 11).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
@@ -24,7 +24,8 @@ class Stage:
 
     needs: phase ids whose complete runs it reads. scope: dotted parts of the config that decide its result, those of
     its upstream included, so that two configs that agree on them may share the run. artifacts: logical name to path
-    inside the run directory.
+    inside the run directory. of_each_role: whether BASE and INSTRUCT each have a run of it, or one run speaks of both.
+    optional: artifacts that a complete run may lack.
     """
 
     phase_id: str
@@ -34,7 +35,8 @@ class Stage:
     scope: tuple[str, ...]
     artifacts: Mapping[str, str]
     runs_model: bool
-    built: bool = True
+    of_each_role: bool
+    optional: frozenset[str] = frozenset()
 
 
 @lru_cache(maxsize=4)
@@ -50,13 +52,14 @@ def stages(canon: Canon | None = None) -> Mapping[str, Stage]:
         phase_id: str,
         needs: tuple[str, ...],
         scope: tuple[str, ...],
-        artifacts: Mapping[str, str] | None = None,
+        artifacts: Mapping[str, str],
         runs_model: bool = False,
+        optional: Iterable[str] = (),
     ) -> Stage:
         command = str(canon[f"CLI.CMD.{phase_id}"]).split()[3]
-        return Stage(
-            phase_id, command, canon[f"STAGE_TAG.{phase_id}"], needs, scope, artifacts or {}, runs_model, bool(artifacts)
-        )
+        twinned = f"{phase_id}_BASE" in canon["CLI.CMD"]
+        tag = canon[f"STAGE_TAG.{phase_id}"]
+        return Stage(phase_id, command, tag, needs, scope, artifacts, runs_model, twinned, frozenset(optional))
 
     def exported(tables: tuple[str, ...], figures: tuple[str, ...]) -> Mapping[str, str]:
         kinds = (("TABLE", tables, ("CSV", "PARQUET")), ("FIG", figures, ("PDF", "PNG")))
@@ -71,7 +74,13 @@ def stages(canon: Canon | None = None) -> Mapping[str, Stage]:
 
     calibrate, grid, select = "PHASE1_CALIBRATE", "PHASE2_GAIN_GRID", "PHASE2_SELECT_GSTAR"
     rasters, nulls, analysis = "PHASE3_EXTRACT_RASTERS", "PHASE4_RUN_NULLS", "PHASE5_ANALYZE_AND_EXPORT"
-    everything = (*_SELECT, "datasets.B", "datasets.ARC_MCQ")
+    generalize, arc, paper = "PHASE6_GENERALIZE_B_METRICS", "PHASE6_ARC_MCQ_EVAL", "PHASE7_PAPER_EXPORT"
+    everything = (*_SELECT, "models", "datasets.B", "datasets.ARC_MCQ")
+    folder = canon["PATH.PAPER_DIR"]
+    sections = {f"paper_{name.lower()}": f"{folder}/{file}" for name, file in canon["OUTPUT.PAPER_SECTION"].items()}
+    sections["paper_references"] = f"{folder}/{canon['OUTPUT.BIB_REFERENCES_BASENAME']}"
+    printed = {"paper_pdf": f"{folder}/{canon['OUTPUT.PAPER_PDF_BASENAME']}"}
+    twins = exported(("T07",), ())
     table = [
         stage(
             calibrate,
@@ -121,15 +130,43 @@ def stages(canon: Canon | None = None) -> Mapping[str, Stage]:
                     avalanches="AVALANCHES_PARQUET_BASENAME",
                     null_comparison="NULL_COMPARISON_PARQUET_BASENAME",
                     signatures="SIGNATURES_JSON_BASENAME",
+                    ablation_events="ABLATION_EVENTS_PARQUET_BASENAME",
                 ),
                 **exported(("T01", "T04", "T05", "T06"), ("F01", "F02", "F03", "F04", "F05", "F08", "F09", "F10", "F11")),
             },
             runs_model=True,
         ),
-        stage("PHASE6_GENERALIZE_B_METRICS", (calibrate, grid, select), (*_SELECT, "datasets.B"), runs_model=True),
-        stage("PHASE6_ARC_MCQ_EVAL", (select,), (*_SELECT, "datasets.ARC_MCQ"), runs_model=True),
-        stage("PHASE7_PAPER_EXPORT", (analysis, "PHASE6_GENERALIZE_B_METRICS", "PHASE6_ARC_MCQ_EVAL"), everything),
-        stage("PHASE8_RELEASE", ("PHASE7_PAPER_EXPORT",), everything),
+        stage(
+            generalize,
+            (calibrate, grid, select),
+            (*_SELECT, "datasets.B"),
+            {
+                **files(
+                    activation_events="ACTIVATION_EVENTS_PARQUET_BASENAME",
+                    sequence_nll="SEQUENCE_NLL_PARQUET_BASENAME",
+                    metrics="METRICS_PARQUET_BASENAME",
+                ),
+                **exported(("T02",), ("F06",)),
+            },
+            runs_model=True,
+        ),
+        stage(
+            arc,
+            (select,),
+            (*_SELECT, "datasets.ARC_MCQ"),
+            {**files(arc_questions="ARC_QUESTIONS_PARQUET_BASENAME"), **exported(("T03",), ("F07",))},
+            runs_model=True,
+        ),
+        stage(
+            paper,
+            (analysis, generalize, arc),
+            everything,
+            {**sections, **files(claims="CLAIMS_JSON_BASENAME"), **twins, **printed},
+            optional=(*twins, *printed),
+        ),
+        stage(
+            "PHASE8_RELEASE", (paper,), everything, files(manifest="MANIFEST_SHA256_BASENAME", release_zip="RELEASE_ZIP_BASENAME")
+        ),
     ]
     return MappingProxyType({entry.phase_id: entry for entry in table})
 

@@ -1,6 +1,8 @@
-"""The table that `run_all` ends with: branching over gain, g* with its status, and where everything was written."""
+"""What `run_all` ends with: branching over gain, g* with its status, what carried over, and where to look."""
 
 import json
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -10,11 +12,11 @@ from rich.table import Table
 from avalanche_llm.io.store import Upstream
 
 SHOWN = ("b_time", "b_depth", "b_tot", "delta_b_tot")
-WITH_INTERVAL = ("delta_b_tot",)
+WITH_INTERVAL = ("delta_b_tot", "accuracy")
 
 
 def print_summary(runs: dict[str, Upstream], console: Console | None = None) -> None:
-    """Print the branching table of one cell in full, g* of all cells, and the run directories."""
+    """Print the branching table of one cell in full, g* of all cells and what it does elsewhere, and where to look first."""
     console = console or Console()
     grid, chosen = runs["PHASE2_GAIN_GRID"], runs["PHASE2_SELECT_GSTAR"]
     metrics = pq.read_table(grid.artifact("metrics")).to_pandas()
@@ -25,8 +27,16 @@ def print_summary(runs: dict[str, Upstream], console: Console | None = None) -> 
     console.print(
         "With independent sites b_tot is about twice the occupancy: b_tot near one alone measures density; delta_b_tot does not."
     )
-    for run in runs.values():
-        console.print(f"{run.folder}", soft_wrap=True, highlight=False)
+    console.print(_carried_over_table(runs["PHASE6_GENERALIZE_B_METRICS"], runs["PHASE6_ARC_MCQ_EVAL"]))
+    places = {
+        "where to look first": runs["PHASE7_PAPER_EXPORT"].artifact("paper_snapshot"),
+        "every claim": runs["PHASE7_PAPER_EXPORT"].artifact("paper_claims"),
+        "figures": runs["PHASE5_ANALYZE_AND_EXPORT"].folder / "figs",
+        "tables": runs["PHASE5_ANALYZE_AND_EXPORT"].folder / "tables",
+        "archive": runs["PHASE8_RELEASE"].artifact("release_zip"),
+    }
+    for what, path in places.items():
+        console.print(f"{what + ':':20} {path}", soft_wrap=True, highlight=False)
 
 
 def _branching_table(metrics: pd.DataFrame, cell: dict[str, object]) -> Table:
@@ -44,7 +54,7 @@ def _branching_table(metrics: pd.DataFrame, cell: dict[str, object]) -> Table:
     return table
 
 
-def _interval(row: pd.Series, name: str) -> str:
+def _interval(row: Mapping[Hashable, Any] | pd.Series, name: str) -> str:
     if name not in WITH_INTERVAL:
         return ""
     return f" [{row[f'{name}_ci_low']:.3f}, {row[f'{name}_ci_high']:.3f}]"
@@ -67,5 +77,27 @@ def _gstar_table(selections: list[dict[str, object]]) -> Table:
     return table
 
 
-def _spikes(row: dict[str, object]) -> str:
+def _carried_over_table(other_text: Upstream, questions: Upstream) -> Table:
+    """T02 and T03 side by side, a row a condition. NLL in nats per token, accuracy as a share of the questions."""
+    key = ["spike_def_id", "target_rate", "g_condition"]
+    text = pd.read_parquet(other_text.artifact("T02_GENERALIZATION_parquet"))
+    arc = pd.read_parquet(questions.artifact("T03_ARC_parquet"))
+    both = text.merge(arc[[*key, "accuracy", "accuracy_ci_low", "accuracy_ci_high"]], on=key, validate="one_to_one")
+    table = Table(title="Data set B and the questions, at g = 1 and at the g* of data set A")
+    for name in ("spikes", "rate", "g", "b_tot", "delta_b_tot", "NLL", "accuracy"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in both.to_dict("records"):
+        table.add_row(
+            _spikes(row),
+            f"{row['target_rate']:g}",
+            f"{row['g']:g}" + (" *" if row["g_condition"] == "gstar" else ""),
+            f"{row['b_tot']:.3f}",
+            f"{row['delta_b_tot']:.3f}",
+            f"{row['nll_mean']:.3f}",
+            f"{row['accuracy']:.3f}" + _interval(row, "accuracy"),
+        )
+    return table
+
+
+def _spikes(row: Mapping[Any, Any]) -> str:
     return "one-sided" if row["spike_def_id"] == "SPIKE_ONE_SIDED_POS" else "two-sided"

@@ -167,12 +167,6 @@ def test_usage_errors_exit_with_one(arguments: list[str], complaint: str, cli: M
     cli(*arguments).fails(1, re.escape(complaint) + r".*--help\)$")
 
 
-@pytest.mark.parametrize("stage", [stage for stage in stages().values() if not stage.built], ids=lambda stage: stage.command)
-def test_a_phase_that_is_not_built_says_so_and_does_nothing(stage: Any, config: Path, runs: Path, cli: Main) -> None:
-    cli(stage.command, *at(config, runs)).fails(1, f"^error: {stage.command} is not built yet$")
-    assert not runs.exists()
-
-
 def imported_by(*arguments: object) -> str:
     command = [sys.executable, "-c", IMPORTED_BY, ",".join(HEAVY), *map(str, arguments)]
     found = subprocess.run(command, cwd=tiny.REPO, capture_output=True, text=True, check=True)
@@ -233,7 +227,7 @@ def test_dry_run_of_run_all_lists_what_is_missing(pipeline: Path, config: Path, 
     result = cli("run_all", "--dry_run", *at(config, pipeline))
     assert result.code == 0
     planned = re.findall(r"^phase +(\w+)$", result.out, re.MULTILINE)
-    assert planned == [stage.command for stage in stages().values() if stage.built and stage.command not in tiny.PHASES]
+    assert planned == [stage.command for stage in stages().values() if stage.command not in tiny.PHASES]
     assert tiny.file_hashes(pipeline) == before
 
 
@@ -522,8 +516,7 @@ def test_run_all_keeps_what_is_complete_runs_the_rest_and_ends_with_a_table(copi
     for word in ("delta_b_tot", "occupancy", "status", "|b_tot - 1|"):
         assert word in result.out
     for stage in stages().values():
-        if stage.built:
-            assert str(tiny.run_of(copied, stage.tag)) in result.out
+        assert str(tiny.run_of(copied, stage.tag)) in result.out
     folders = sorted(folder.name for folder in copied.iterdir())
     assert cli("run_all", *at(config, copied)).code == 0
     assert sorted(folder.name for folder in copied.iterdir()) == folders

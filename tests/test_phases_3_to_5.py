@@ -19,11 +19,13 @@ from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.hooks import ReadInput, ScaleOutput
 from avalanche_llm.phases import context
-from avalanche_llm.phases.analyze import analyze, expected_ablations
+from avalanche_llm.phases.analysis_tables import expected_ablations, tables
+from avalanche_llm.phases.analyze import analyze
 from avalanche_llm.phases.context import CALIBRATION_SLICE, RASTER_SLICE, slices_of_a
 from avalanche_llm.phases.extract_rasters import extract_rasters
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.run_nulls import run_nulls
+from avalanche_llm.plotting.export import table_files
 from avalanche_llm.plotting.schemas import T06
 from avalanche_llm.plotting.tables import validate
 
@@ -203,7 +205,7 @@ def test_second_analysis_of_the_same_upstream_is_byte_identical(analysed: tuple[
         {name: value for name, value in tiny.file_hashes(tiny.run_of(folder, "S05")).items() if name.split("/")[0] in ("results", "figs", "tables")}
         for folder in (runs, other)
     )
-    assert len(first) == 4 + 2 * 4 + 2 * 9
+    assert len(first) == 5 + 2 * 4 + 2 * 9
     assert first == second
 
 
@@ -256,3 +258,13 @@ def test_expected_ablations_do_not_follow_from_the_measured_rows(analysed: tuple
 def test_every_failing_crackling_row_says_why(analysed: tuple[Path, dict[str, int]]) -> None:
     rows = table(analysed[0], "tables/appendix/table_T05_CRACKLING_DIAGNOSTICS.parquet")
     np.testing.assert_array_equal(rows["pass"], rows["opt_reason"].isna())
+
+
+def test_tables_made_again_from_the_artifacts_are_the_bytes_on_record(config: Path, analysed: tuple[Path, dict[str, int]]) -> None:
+    job = tiny.job_of(config, analysed[0])
+    run = job.upstream("PHASE5_ANALYZE_AND_EXPORT")
+    again = tables(job, run)
+    assert sorted(again) == ["T01_SUMMARY", "T04_TAIL_FITS", "T05_CRACKLING_DIAGNOSTICS", "T06_ABLATIONS"]
+    for table_id, frame in again.items():
+        for name, data in table_files(table_id, frame).items():
+            assert run.artifact(name).read_bytes() == data, name

@@ -107,14 +107,15 @@ def test_plan_lines_are_what_a_person_reads(pipeline: Path, config: Path, tmp_pa
     job = tiny.job_of(config, pipeline)
     lines = plan_lines(plan_of(job, "PHASE2_GAIN_GRID"), job)
     assert lines[0] == "phase       phase2_gain_grid"
-    assert lines[1] == f"config      sha256 {job.config.sha256}"
-    assert lines[2] == f"run         {tiny.run_of(pipeline, 'S02')} (complete)"
-    assert lines[3] == f"upstream    phase1_calibrate: {tiny.run_of(pipeline, 'S01').name}"
-    assert lines[4].startswith("cost        4 passes, 64 windows in all; about ")
-    assert lines[4].endswith("on cpu in fp32")
+    assert lines[1].startswith("model       INSTRUCT ")
+    assert lines[2] == f"config      sha256 {job.config.sha256}"
+    assert lines[3] == f"run         {tiny.run_of(pipeline, 'S02')} (complete)"
+    assert lines[4] == f"upstream    phase1_calibrate: {tiny.run_of(pipeline, 'S01').name}"
+    assert lines[5].startswith("cost        4 passes, 64 windows in all; about ")
+    assert lines[5].endswith("on cpu in fp32")
     stamped = replace(job, run_id_mode="timestamp_counter")
     assert plan_of(stamped, "PHASE2_GAIN_GRID").run_id == "RUN_S02_<time>_<counter>"
     unknown = tiny.job_of(config, tmp_path, model_id="nobody/nothing")
-    assert plan_lines(plan_of(unknown, "PHASE1_CALIBRATE"), unknown)[3].endswith(
+    assert plan_lines(plan_of(unknown, "PHASE1_CALIBRATE"), unknown)[4].endswith(
         "cost unknown (the model's config.json is not on this machine)"
     )

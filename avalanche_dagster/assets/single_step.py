@@ -13,6 +13,10 @@ FUNCTIONS: Final = MappingProxyType(
         "PHASE3_EXTRACT_RASTERS": "extract_rasters:extract_rasters",
         "PHASE4_RUN_NULLS": "run_nulls:run_nulls",
         "PHASE5_ANALYZE_AND_EXPORT": "analyze:analyze",
+        "PHASE6_GENERALIZE_B_METRICS": "generalize:generalize",
+        "PHASE6_ARC_MCQ_EVAL": "arc:evaluate_arc",
+        "PHASE7_PAPER_EXPORT": "paper_export:export_paper",
+        "PHASE8_RELEASE": "release:release",
     }
 )
 

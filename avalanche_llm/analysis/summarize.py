@@ -1,5 +1,6 @@
 """From measurements to the rows of T01, T04 and T05: one row a condition of the gain grid (SCIENCE section 7; spec 18)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +27,20 @@ class RowHead:
     dataset_role: str
     config_hash: str
     code_version: str
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], stage_id: str, dataset_role: str) -> "RowHead":
+        """The head that a run's record gives to its tables, when they are written and when they are made again."""
+        model, hashes = record["model"], record["hashes"]
+        return cls(
+            record["run_id"],
+            stage_id,
+            model["id"],
+            model["role"],
+            dataset_role,
+            hashes["config_sha256"],
+            hashes["code_version"],
+        )
 
     def row(self, **columns: Any) -> Row:
         """These columns between the head and the end of a row."""

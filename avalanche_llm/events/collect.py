@@ -3,7 +3,7 @@
 A layer keeps a running lower bound for each spike definition: the depth-th largest v met so far. A sample below both
 bounds can never be an event, so each batch is compared with mu + bound * sigma unit by unit (one comparison a side, no
 z is computed), and only what passes is standardised and merged. Memory is that of the events and of one batch
-(SCIENCE section 3; spec 07).
+(SCIENCE section 3; spec 06).
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The sparse activations as a table: one row a candidate event, enough to re-threshold without the model (spec 07).
+"""The sparse activations as a table: one row a candidate event, enough to re-threshold without the model (spec 06).
 
 Columns: gain_id (place of g in the grid), g, seq_id, layer, token, unit, z (sigma). Rows in that order.
 """

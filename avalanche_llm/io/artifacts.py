@@ -13,7 +13,7 @@ import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 from avalanche_llm.errors import EnvironmentProblem, MissingArtifact, RunExists, SchemaError
 from avalanche_llm.io.files import TEMPORARY_PREFIX, Writer, json_bytes, raw, write_atomically
@@ -69,6 +69,19 @@ def verified_artifact(folder: Path, record: Mapping[str, Any], name: str) -> Pat
             f"{path} changed since it was recorded (sha256 {found[:12]}, expected {entry['sha256'][:12]}); rebuild {folder.name}"
         )
     return path
+
+
+@runtime_checkable  # annotations are checked in tests
+class RunArtifacts(Protocol):
+    """What tables are made from: a run that is being written, or a complete one whose tables are made again."""
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def record(self) -> Mapping[str, Any]: ...
+
+    def artifact(self, name: str) -> Path: ...
 
 
 class Run:
@@ -139,6 +152,10 @@ class Run:
             return False
         return True
 
+    def artifact(self, name: str) -> Path:
+        """Path of an artifact that this run has written, its hash checked at this moment (MissingArtifact otherwise)."""
+        return verified_artifact(self.folder, self.record, name)
+
     def save(self, name: str, writer: Writer) -> Path:
         """Write the artifact `name` of the stage, index it, and rewrite the record. A held artifact is kept as it is."""
         relative = self.stage.artifacts[name]
@@ -166,7 +183,7 @@ class Run:
     def complete(self) -> None:
         """Check that every artifact of the stage is there, mark the run complete, drop its cache, make it read-only."""
         try:
-            missing = [name for name in self.stage.artifacts if not self.holds(name)]
+            missing = [name for name in self.stage.artifacts if name not in self.stage.optional and not self.holds(name)]
             if missing:
                 raise SchemaError(f"{self.run_id} cannot be completed: {', '.join(missing)} not written")
             self.log("stage_complete", artifacts=sorted(self.record["artifacts"]))

@@ -1,6 +1,6 @@
 """Branching of a raster along tokens and layers, and its exact expectation under two within-layer nulls.
 
-Pooled over sequences, X[seq, layer, token] the occupancy (SCIENCE section 4; spec 09, S1):
+Pooled over sequences, X[seq, layer, token] the occupancy (SCIENCE section 4; spec 05, S1):
 
     b_time  = sum X[l, t] X[l, t+1] / sum X       neighbouring tokens of one layer l
     b_depth = sum X[l, t] X[l+1, t] / sum X       neighbouring layers at one token t

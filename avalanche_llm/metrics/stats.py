@@ -2,7 +2,7 @@
 
 A bootstrap replicate draws n sequences with replacement, that is, gives sequence s a weight w[s] with
 sum w = n. A pooled metric of a replicate is a function of w @ sums, so one [reps, seq] weight matrix serves
-every metric and every condition (SCIENCE section 4; spec 11). Monte Carlo p values count the observed value
+every metric and every condition (SCIENCE section 4; spec 05, 09). Monte Carlo p values count the observed value
 among the draws, p = (1 + #) / (1 + R): p is never 0 and the test keeps its level (Davison and Hinkley 1997,
 section 4.2).
 

@@ -1,4 +1,9 @@
-"""Forward passes over windows in batches: the decoder without its head, hooks on, one check of the result a batch."""
+"""Forward passes over windows in batches, hooks on, one check of the result a batch; the head runs only where it is asked for.
+
+Next-token likelihood of a window x[0 .. T-1] in nats, over the predicted positions t >= max(1, burn-in):
+
+    nll = - sum_t log softmax(logits[t - 1])[x[t]]          softmax in float32, sum in float64
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,9 +11,11 @@ from time import monotonic
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Float64, Int64
+from torch.nn.functional import cross_entropy
 
-from avalanche_llm.errors import DataError
+from avalanche_llm.errors import DataError, UnsupportedModel
+from avalanche_llm.metrics.likelihood import SequenceNll
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.hooks import OnInput, ReadInput, ScaleOutput
 from avalanche_llm.model.loader import LoadedModel
@@ -18,11 +25,17 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class PassReport:
-    """What one pass over a slice cost."""
+    """What one pass over a slice cost, and the likelihood of each window (of none where it was not asked for)."""
 
     n_windows: int
     n_batches: int
     seconds: float
+    nll: SequenceNll
+
+
+def first_predicted(burn_in_tokens: int) -> int:
+    """The first position whose prediction counts: nothing predicts position 0."""
+    return max(1, burn_in_tokens)
 
 
 def forward_pass(
@@ -32,26 +45,61 @@ def forward_pass(
     plan: GainPlan,
     batch_windows: int,
     on_input: OnInput,
+    predict_from: int | None = None,
     on_batch: Callable[[int], None] = lambda first_seq: None,
     advance: Advance = lambda n_windows: None,
 ) -> PassReport:
     """Run every window once at the gains of `plan`.
 
     on_input(layer, u[batch, token, unit]) sees the input of each layer's down projection; on_batch(first_seq) follows
-    when the batch that begins at that window is through. Raises DataError if a batch ends in NaN or inf: whatever goes
+    when the batch that begins at that window is through. With `predict_from` the whole causal model runs, and the report
+    holds the likelihood of the positions from there on. Raises DataError if a batch ends in NaN or inf: whatever goes
     wrong in a layer stays in the residual stream, so one look at its end sees it without a look at each layer.
     """
     began = monotonic()
     scale = ScaleOutput(model.modules("mlp" if plan.target == "MLP" else "attn"), plan.gains)
+    sums: list[torch.Tensor] = []
     with torch.inference_mode(), scale, ReadInput(model.modules("down"), on_input):
         for first in range(0, len(windows), batch_windows):
             batch = torch.from_numpy(windows[first : first + batch_windows]).to(model.device)
-            hidden = model.decoder(input_ids=batch, use_cache=False).last_hidden_state
-            if not bool(torch.isfinite(hidden).all()):
+            if predict_from is None:
+                finite = torch.isfinite(model.decoder(input_ids=batch, use_cache=False).last_hidden_state).all()
+            else:
+                hidden, nll = _predict(model, batch, predict_from)
+                finite = torch.isfinite(hidden).all() & torch.isfinite(nll).all()
+                sums.append(nll)
+            if not bool(finite):
                 raise DataError(
                     f"activations became NaN or infinite at gain {max(plan.gains, key=lambda gain: abs(gain - 1))} in windows "
                     f"{first} to {first + len(batch) - 1}; use --dtype fp32 or leave that gain out"
                 )
             on_batch(first)
             advance(len(batch))
-    return PassReport(len(windows), -(-len(windows) // batch_windows), monotonic() - began)
+    nll_sum = torch.cat(sums).cpu().numpy() if sums else np.zeros(0)
+    nll = SequenceNll(nll_sum, np.full(len(nll_sum), windows.shape[1] - (predict_from or 0)))
+    return PassReport(len(windows), -(-len(windows) // batch_windows), monotonic() - began, nll)
+
+
+def _predict(
+    model: LoadedModel, batch: Int64[torch.Tensor, "batch token"], predict_from: int
+) -> tuple[torch.Tensor, Float64[torch.Tensor, " batch"]]:
+    """What the head is given [batch, token, d_model], and the likelihood of each window.
+
+    The causal model calls its head itself, with whatever cap or scale its family puts on logits; a cap would also hide
+    an infinity, which is why the head's input is what gets checked.
+    """
+    head = model.causal.get_output_embeddings()  # type: ignore[operator]  # torch types every attribute as a tensor
+    if head is None:
+        raise UnsupportedModel(f"{type(model.causal).__name__} has no language-model head: next tokens cannot be scored")
+    given: list[torch.Tensor] = []
+    with ReadInput([head], lambda _, hidden: given.append(hidden)):
+        logits = model.causal(input_ids=batch, use_cache=False).logits
+    # one window at a time: float32 logits of a whole batch would be a second, larger copy of the largest tensor there is
+    return given[0], torch.stack([_window_nll(*window, predict_from) for window in zip(logits, batch, strict=True)])
+
+
+def _window_nll(
+    logits: Float[torch.Tensor, "token vocabulary"], ids: Int64[torch.Tensor, " token"], predict_from: int
+) -> Float64[torch.Tensor, ""]:
+    each = cross_entropy(logits[predict_from - 1 : -1].to(torch.float32), ids[predict_from:], reduction="none")
+    return each.sum(dtype=torch.float64)

@@ -20,6 +20,7 @@ from avalanche_llm.phases.gain_grid import calibration_lattice
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.upstream_files import frame, rate_targets_of
 from avalanche_llm.raster.build import count_raster
+from avalanche_llm.stages import stages
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,15 @@ class AnalysisInputs:
     s02b: Upstream
     s03: Upstream
     s04: Upstream
+
+    @classmethod
+    def of(cls, job: Job) -> "AnalysisInputs":
+        """The runs that phase 5 of this job reads."""
+        return cls(job, *(job.upstream(phase) for phase in stages()["PHASE5_ANALYZE_AND_EXPORT"].needs))
+
+    @property
+    def n_layers(self) -> int:
+        return len(next(iter(self.targets.r_base.values())))
 
     @cached_property
     def grid(self) -> pd.DataFrame:
@@ -52,9 +62,8 @@ class AnalysisInputs:
     def tails(self) -> dict[float, list[LayerTail]]:
         """The candidate events of every gain of the grid."""
         events = read_events(self.s02.artifact("activation_events"))
-        n_layers = len(next(iter(self.targets.r_base.values())))
         grid = self.job.settings.gains.grid
-        return {gain: table_to_tails(rows_of_gain(events, index), n_layers=n_layers) for index, gain in enumerate(grid)}
+        return {gain: table_to_tails(rows_of_gain(events, index), n_layers=self.n_layers) for index, gain in enumerate(grid)}
 
     @cached_property
     def taus(self) -> pd.DataFrame:

@@ -3,160 +3,64 @@
 The model runs for the ablations alone, once a distinct (intervention, gain).
 """
 
-from functools import partial
-from itertools import product
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from avalanche_llm.analysis.ablations import GLOBAL, AblationInputs, Intervention, ablation_rows, needed, plan_of
-from avalanche_llm.analysis.measures import ConditionMeasures, measure_condition
-from avalanche_llm.analysis.summarize import RowHead, crackling_row, summary_row, tail_row
-from avalanche_llm.canon import load_canon
-from avalanche_llm.events.collect import LayerTail
-from avalanche_llm.events.tail_files import table_to_tails, tails_to_table
+from avalanche_llm.analysis.measures import ConditionMeasures
 from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.files import json_bytes, parquet, raw
+from avalanche_llm.metrics.avalanches import AvalancheTable
 from avalanche_llm.metrics.signatures import signature_alignment, susceptibility_peak
+from avalanche_llm.phases.ablation_events import measure_ablations
 from avalanche_llm.phases.analysis_figures import AnalysisFrames, export_figures
-from avalanche_llm.phases.analysis_inputs import AnalysisInputs, keys_of
-from avalanche_llm.phases.context import CALIBRATION_SLICE, guard, open_model, slices_of_a, use_slice
-from avalanche_llm.phases.gain_grid import calibration_lattice
+from avalanche_llm.phases.analysis_inputs import AnalysisInputs
+from avalanche_llm.phases.analysis_tables import measure_grid, tables_of
+from avalanche_llm.phases.context import guard
 from avalanche_llm.phases.job import Job
-from avalanche_llm.phases.measure import largest_events
-from avalanche_llm.phases.parts import kept_or_made
-from avalanche_llm.phases.upstream_files import calibration_stats, frame
-from avalanche_llm.plotting.export import export_table
-from avalanche_llm.plotting.tables import Key
-from avalanche_llm.progress import progress
+from avalanche_llm.plotting.export import export_tables
+
+NOT_MEASURED: Final = ("run_id", "config_hash", "code_version")
+"""Columns of T01 that name its run and leave metrics.parquet."""
 
 
 def analyze(job: Job) -> str:
     """Run phase 5 and return its run id."""
     run = job.begin("PHASE5_ANALYZE_AND_EXPORT")
     with guard(job, run):
-        inputs = AnalysisInputs(job, *(job.upstream(phase) for phase in run.stage.needs))
+        inputs = AnalysisInputs.of(job)
         run.describe(model=inputs.s02.record["model"], dataset=inputs.s03.record["dataset"])
-        measured = measure_grid(run, inputs)
-        summary = export_summaries(run, inputs, measured)
-        ablations = export_ablations(run, job, inputs)
-        signatures = signature_verdicts(summary, inputs)
-        run.save("signatures", raw(json_bytes({"verdicts": signatures})))
-        export_figures(run, job.settings, AnalysisFrames.of(inputs, summary, ablations))
+        measure_ablations(run, inputs)
+        measured = measure_grid(inputs)
+        save_avalanches(run, measured)
+        tables = tables_of(run, inputs, measured)
+        export_tables(run, tables)
+        summary = tables["T01_SUMMARY"]
+        metrics = summary.drop(columns=list(NOT_MEASURED)).reset_index(names="cond_id")
+        run.save("metrics", parquet(pa.Table.from_pandas(metrics, preserve_index=False)))
+        run.save("null_comparison", parquet(pa.Table.from_pandas(inputs.nulls, preserve_index=False)))
+        run.save("signatures", raw(json_bytes({"verdicts": signature_verdicts(summary, inputs)})))
+        export_figures(run, job.settings, AnalysisFrames.of(inputs, summary, tables["T06_ABLATIONS"]))
     run.complete()
     return run.run_id
 
 
-def measure_grid(run: Run, inputs: AnalysisInputs) -> list[ConditionMeasures]:
-    """Measure every condition of the grid and write its avalanches."""
-    settings, measured, tables = inputs.job.settings, [], []
-    keys = keys_of(inputs.grid)
-    with progress("conditions", len(keys), "conditions") as advance:
-        for cond_id, key in enumerate(keys):
-            found = measure_condition(
-                inputs.counts(key),
-                inputs.weights,
-                settings.statistics,
-                condition="|".join(map(str, key.values())),
-                seed=settings.determinism.seed,
-            )
-            measured.append(found)
-            for table in (found.avalanches_4n, found.avalanches_8n):
-                columns = table.columns()
-                adjacency = pa.DictionaryArray.from_arrays(np.zeros(len(table), np.int8), [table.adjacency_id])
-                tables.append(
-                    pa.table(
-                        {
-                            "cond_id": np.full(len(table), cond_id, np.int32),
-                            "adjacency_id": adjacency.cast(pa.string()),
-                            **columns,
-                        }
-                    )
-                )
-            advance(1)
+def save_avalanches(run: Run, measured: Sequence[ConditionMeasures]) -> None:
+    """Every component of every condition, 4 and 8 neighbours."""
+    tables = [
+        _avalanche_rows(cond_id, table)
+        for cond_id, found in enumerate(measured)
+        for table in (found.avalanches_4n, found.avalanches_8n)
+    ]
     run.save("avalanches", parquet(pa.concat_tables(tables)))
-    return measured
 
 
-def export_summaries(run: Run, inputs: AnalysisInputs, measured: list[ConditionMeasures]) -> pd.DataFrame:
-    """Write metrics.parquet, T01, T04 and T05; return T01."""
-    events = inputs.job.settings.events
-    head = row_head(run)
-    keys = keys_of(inputs.grid)
-    grid_gains = inputs.job.settings.gains.grid
-    expected = list(product(sorted(events.spike_defs), sorted(events.target_rates), grid_gains))
-    marginals = frame(inputs.s04, "null_marginals")
-    fixed = {"tau0_baseline": events.tau0_baseline, "rate_match_tol_abs": events.rate_match_tol_abs}
-    rows = [
-        summary_row(head, key, found, grid, marginals, inputs.held_out, fixed)
-        for key, found, (_, grid) in zip(keys, measured, inputs.grid.iterrows(), strict=True)
-    ]
-    summary = export_table(run, "T01_SUMMARY", rows, expected)
-    export_table(run, "T04_TAIL_FITS", [tail_row(head, key, found) for key, found in zip(keys, measured, strict=True)], expected)
-    export_table(
-        run,
-        "T05_CRACKLING_DIAGNOSTICS",
-        [crackling_row(head, key, found) for key, found in zip(keys, measured, strict=True)],
-        expected,
-    )
-    metrics = summary.drop(columns=["run_id", "config_hash", "code_version"]).reset_index(names="cond_id")
-    run.save("metrics", parquet(pa.Table.from_pandas(metrics, preserve_index=False)))
-    run.save("null_comparison", parquet(pa.Table.from_pandas(inputs.nulls, preserve_index=False)))
-    return summary
-
-
-def row_head(run: Run) -> RowHead:
-    """What every row of this run's tables begins and ends with."""
-    model, hashes = run.record["model"], run.record["hashes"]
-    return RowHead(run.run_id, run.stage.tag, model["id"], model["role"], "A", hashes["config_sha256"], hashes["code_version"])
-
-
-def export_ablations(run: Run, job: Job, inputs: AnalysisInputs) -> pd.DataFrame:
-    """Run each distinct intervention once at its gain and write T06."""
-    settings = job.settings
-    tails: dict[Intervention, list[LayerTail]] = {(GLOBAL, gain): found for gain, found in inputs.tails.items()}
-    wanted = needed(inputs.conditions, settings.gains.baseline)
-    if wanted:
-        model = open_model(job, run, inputs.s01, inputs.s02)
-        calibration = use_slice(job, run, slices_of_a(job, model, inputs.s01, inputs.s02)[CALIBRATION_SLICE])
-        stats = calibration_stats(inputs.s01)
-
-        def measure(intervention: str, gain: float) -> pa.Table:
-            label = f"{intervention}, gain {gain:g}"
-            plan = plan_of(intervention, gain, model.n_layers)
-            found, report = largest_events(model, calibration.windows, plan, stats, inputs.targets, settings, label)
-            run.time("forward_s", report.seconds)
-            return tails_to_table(found, gain_id=settings.gains.grid.index(gain), gain=gain)
-
-        for intervention, gain in wanted:
-            part = kept_or_made(run, f"{intervention}_{gain!r}", partial(measure, intervention, gain))
-            tails[intervention, gain] = table_to_tails(part, n_layers=model.n_layers)
-    data = AblationInputs(
-        tails,
-        inputs.targets,
-        calibration_lattice(settings),
-        inputs.weights,
-        settings.events,
-        settings.statistics,
-        settings.gains.baseline,
-    )
-    head = row_head(run)
-    rows = [head.row(**row) for row in ablation_rows(inputs.conditions, data)]
-    return export_table(run, "T06_ABLATIONS", rows, expected_ablations(inputs.gstar, settings.gains.baseline))
-
-
-def expected_ablations(gstar: pd.DataFrame, baseline: float) -> list[Key]:
-    """The keys that T06 must have, from the selections and the registry alone: what was measured does not enter."""
-    return [
-        (row["spike_def_id"], row["target_rate"], *key)
-        for row in gstar.to_dict("records")
-        for key in (
-            ("g1", baseline, GLOBAL),
-            *(("gstar", row["gstar"], intervention) for intervention in load_canon()["ENUM.INTERVENTION_ID"]),
-        )
-    ]
+def _avalanche_rows(cond_id: int, table: AvalancheTable) -> pa.Table:
+    adjacency = pa.DictionaryArray.from_arrays(np.zeros(len(table), np.int8), [table.adjacency_id]).cast(pa.string())
+    return pa.table({"cond_id": np.full(len(table), cond_id, np.int32), "adjacency_id": adjacency, **table.columns()})
 
 
 def signature_verdicts(summary: pd.DataFrame, inputs: AnalysisInputs) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What the phases that run the model share: the deterministic frame of a step, the model, and the slices of data set A."""
+"""What the phases that run the model share: the deterministic frame of a step, the model, and the slices of both data sets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +17,7 @@ from avalanche_llm.settings import ModelChoice
 
 CALIBRATION_SLICE: Final = "A_CALIBRATION"
 RASTER_SLICE: Final = "A_RASTERS"
+EVAL_SLICE: Final = "B_EVAL"
 
 
 @contextmanager
@@ -68,9 +69,27 @@ def slices_of_a(job: Job, model: LoadedModel, *upstream: Upstream) -> dict[str, 
     return slices
 
 
+def slice_of_b(job: Job, model: LoadedModel, run: Run) -> TokenSlice:
+    """The windows of data set B; checked against what an earlier attempt of this run used."""
+    settings = job.settings
+    (found,) = token_slices(
+        settings.datasets.B,
+        [SliceRequest(EVAL_SLICE, settings.datasets.B.n_windows_eval)],
+        model.tokenizer,
+        seq_len=settings.pipeline.seq_len_tokens,
+        seed=settings.determinism.seed,
+        pool_cap=settings.statistics.bootstrap_reps,
+    )
+    earlier = run.record["dataset"].get(EVAL_SLICE)
+    if earlier is not None:
+        _same(run, f"slice {EVAL_SLICE}", earlier, {"sha256": found.sha256}, ("sha256",))
+    return found
+
+
 def use_slice(job: Job, run: Run, token_slice: TokenSlice) -> TokenSlice:
     """Put a slice on record as used by this run."""
-    entry = token_slice.describe(job.settings.datasets.A)
+    datasets = job.settings.datasets
+    entry = token_slice.describe(datasets.B if token_slice.role == EVAL_SLICE else datasets.A)
     run.describe(dataset={token_slice.role: entry})
     run.describe(
         hashes={"dataset_slice_sha256": run.record["hashes"]["dataset_slice_sha256"] | {token_slice.role: entry["sha256"]}}
@@ -84,7 +103,7 @@ def _loaded(choice: ModelChoice, role: str, device: str, dtype: str) -> LoadedMo
     return load_model(choice, role=role, device=device, dtype=dtype)
 
 
-def _same(earlier: Upstream, what: str, theirs: Any, ours: Any, keys: tuple[str, ...]) -> None:
+def _same(earlier: Upstream | Run, what: str, theirs: Any, ours: Any, keys: tuple[str, ...]) -> None:
     for key in keys:
         if theirs.get(key) != ours.get(key):
             raise DeterminismError(

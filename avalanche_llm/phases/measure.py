@@ -41,10 +41,11 @@ def events_over(
     bounds: Sequence[Mapping[SpikeDef, float]],
     settings: Settings,
     label: str,
+    predict_from: int | None = None,
 ) -> tuple[list[LayerTail], PassReport]:
-    """Every event of each layer at or above given bounds (sigma)."""
+    """Every event of each layer at or above given bounds (sigma); with `predict_from` the report has the likelihood too."""
     collector = EventCollector(_standardizer(model, stats, settings), bounds, burn_in=settings.pipeline.burn_in_tokens)
-    report = _pass(model, windows, plan, collector, settings, label)
+    report = _pass(model, windows, plan, collector, settings, label, predict_from)
     return collector.tails, report
 
 
@@ -53,7 +54,13 @@ def _standardizer(model: LoadedModel, stats: CalibrationStats, settings: Setting
 
 
 def _pass(
-    model: LoadedModel, windows: np.ndarray, plan: GainPlan, collector: EventCollector, settings: Settings, label: str
+    model: LoadedModel,
+    windows: np.ndarray,
+    plan: GainPlan,
+    collector: EventCollector,
+    settings: Settings,
+    label: str,
+    predict_from: int | None = None,
 ) -> PassReport:
     batch = settings.pipeline.batch_windows
     with progress(label, len(windows)) as advance:
@@ -63,6 +70,7 @@ def _pass(
             plan=plan,
             batch_windows=batch,
             on_input=collector.add,
+            predict_from=predict_from,
             on_batch=lambda first: collector.end_batch(first + batch),
             advance=advance,
         )

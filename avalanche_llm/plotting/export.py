@@ -13,13 +13,25 @@ from avalanche_llm.plotting.style import Provenance, save
 from avalanche_llm.plotting.tables import Key, from_rows, to_csv_bytes, to_parquet_bytes, validate
 
 
-def export_table(run: Run, table_id: str, rows: Iterable[Mapping[str, Any]], expected: Iterable[Key]) -> pd.DataFrame:
-    """Check the rows against the table's schema, write both files, return the frame. SchemaError names a bad cell."""
+def checked_table(table_id: str, rows: Iterable[Mapping[str, Any]], expected: Iterable[Key]) -> pd.DataFrame:
+    """The rows as a frame in the order of `expected`, checked against the table's schema. SchemaError names a bad cell."""
     schema = SCHEMAS[table_id]
-    frame = validate(from_rows(rows, schema), schema, expected)
-    run.save(f"{table_id}_csv", raw(to_csv_bytes(frame)))
-    run.save(f"{table_id}_parquet", raw(to_parquet_bytes(frame, schema)))
-    return frame
+    return validate(from_rows(rows, schema), schema, expected)
+
+
+def table_files(table_id: str, frame: pd.DataFrame) -> dict[str, bytes]:
+    """Both files of a checked table by artifact name: the bytes that are written, and that `verify` compares."""
+    return {
+        f"{table_id}_csv": to_csv_bytes(frame),
+        f"{table_id}_parquet": to_parquet_bytes(frame, SCHEMAS[table_id]),
+    }
+
+
+def export_tables(run: Run, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write every table of a run, by table id."""
+    for table_id, frame in tables.items():
+        for name, data in table_files(table_id, frame).items():
+            run.save(name, raw(data))
 
 
 def export_figure(run: Run, figure_id: str, figure: Figure, provenance: Provenance) -> None:
