@@ -22,22 +22,32 @@ KEY_NUMBERS = ("b_tot", "delta_b_tot", "achieved_rate_max_rel_err", "occupancy")
 
 def results_of(stage: Stage, run: Upstream) -> Iterator[dg.MaterializeResult[Any]]:
     """Every artifact that a complete run holds as a materialization, its content hash as data version."""
-    index = index_by_path(run.record)
-    for name in (name for name in stage.artifacts if name in run.record["artifacts"]):
-        relative = stage.artifacts[name]
-        entry = index[relative]
+    for name in held(stage, run):
+        metadata = metadata_of(stage, run, name)
         yield dg.MaterializeResult(
             asset_key=asset_key(stage, name),
-            data_version=dg.DataVersion(entry["sha256"]),
-            metadata={
-                "run_id": run.run_id,
-                "artifact_path": dg.MetadataValue.path(str((run.folder / relative).resolve())),
-                "sha256": entry["sha256"],
-                "bytes": entry["bytes"],
-                **_preview(run.folder / relative),
-            },
+            data_version=dg.DataVersion(metadata["sha256"]),
+            metadata=metadata,
             check_results=checks_of(stage, name, run),
         )
+
+
+def held(stage: Stage, run: Upstream) -> list[str]:
+    """The artifacts of a stage that a run holds, in the order of the stage table."""
+    return [name for name in stage.artifacts if name in run.record["artifacts"]]
+
+
+def metadata_of(stage: Stage, run: Upstream, name: str) -> dict[str, Any]:
+    """What a person wants to see of one artifact: run, path, hash, size, and a preview of its content."""
+    relative = stage.artifacts[name]
+    entry = index_by_path(run.record)[relative]
+    return {
+        "run_id": run.run_id,
+        "artifact_path": dg.MetadataValue.path(str((run.folder / relative).resolve())),
+        "sha256": entry["sha256"],
+        "bytes": entry["bytes"],
+        **_preview(run.folder / relative),
+    }
 
 
 def _preview(path: Path) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What a phase would do, without doing it: run id, upstream runs, forward passes, and an estimate of its cost.
 
 FLOPs of a forward pass over T tokens: 2 (weights of the layers) a token for the matrix products and 4 L d T a token for the
-attention scores and their mixture (Kaplan et al. 2020, table 1). Time divides by budgets.effective_tflops.
+attention scores and their mixture (Kaplan et al. 2020, table 1); 2 V d T more where logits are computed. Time divides by
+budgets.effective_tflops.
 """
 
 import json
@@ -17,6 +18,8 @@ from avalanche_llm.stages import Stage, stages
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 GIB = 2**30
+WITH_HEAD = frozenset({"PHASE6_GENERALIZE_B_METRICS"})
+"""Phases that compute logits of every position."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class ModelShape:
 
     def flops(self, n_tokens: int, seq_len: int) -> float:
         return n_tokens * (2.0 * self.layer_weights + 4.0 * self.n_layers * self.d_model * seq_len)
+
+    def head_flops(self, n_tokens: int) -> float:
+        return n_tokens * 2.0 * self.vocab * self.d_model
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ def passes_and_windows(job: Job, stage: Stage) -> tuple[int, int]:
     beside_baseline = _distinct_gstar(job)
     if stage.phase_id in ("PHASE3_EXTRACT_RASTERS", "PHASE4_RUN_NULLS"):
         return beside_baseline + 1, (beside_baseline + 1) * rasters
+    if stage.phase_id == "PHASE6_GENERALIZE_B_METRICS":
+        return beside_baseline + 1, (beside_baseline + 1) * settings.datasets.B.n_windows_eval
     if stage.phase_id == "PHASE5_ANALYZE_AND_EXPORT":
         passes = beside_baseline * (len(load_canon()["ENUM.INTERVENTION_ID"]) - 1)
         return passes, passes * calibration
@@ -97,8 +105,11 @@ def plan_phase(job: Job, stage: Stage) -> Plan:
     if shape is not None:
         seq_len = settings.pipeline.seq_len_tokens
         flops = shape.flops(windows * seq_len, seq_len)
-        seconds = flops / (settings.budgets.effective_tflops[device] * 1e12)  # type: ignore[index]  # device is cpu or cuda
         batch = settings.pipeline.batch_windows * seq_len * (shape.d_ff * 6 + shape.d_model * 8) * BYTES[settings.run.dtype]
+        if stage.phase_id in WITH_HEAD:
+            flops += shape.head_flops(windows * seq_len)
+            batch += seq_len * shape.vocab * (settings.pipeline.batch_windows * BYTES[settings.run.dtype] + 2 * BYTES["fp32"])
+        seconds = flops / (settings.budgets.effective_tflops[device] * 1e12)  # type: ignore[index]  # device is cpu or cuda
         memory = (shape.all_weights * BYTES[settings.run.dtype] + batch) / GIB
     run_id = (
         content_run_id(stage.tag, job.config.canonical)

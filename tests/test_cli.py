@@ -17,7 +17,8 @@ import tiny
 import torch
 
 from avalanche_llm.canon import load_canon
-from avalanche_llm.cli import HELP, build_parser, main, make_request
+from avalanche_llm.cli import HELP, build_parser, main
+from avalanche_llm.commands import make_request
 from avalanche_llm.config import Overrides
 from avalanche_llm.io.store import RunStore
 from avalanche_llm.stages import stages

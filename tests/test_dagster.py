@@ -18,7 +18,9 @@ from avalanche_dagster.checks import checks_of
 from avalanche_dagster.definitions import defs
 from avalanche_dagster.headless import materialize_in
 from avalanche_dagster.instance import PID_TAG, dagster_home, free_slots_of_dead_runs, process_lives, process_tag
+from avalanche_dagster.register import register_runs
 from avalanche_dagster.resources import Instrument, instrument_config
+from avalanche_dagster.sensors import analyze_when_nulls_are_complete
 from avalanche_dagster.specs import asset_key
 from avalanche_llm.config import Overrides
 from avalanche_llm.errors import EnvironmentProblem, MissingArtifact
@@ -275,3 +277,65 @@ def test_process_tag_is_alive() -> None:
     pid, _, started = process_tag().partition("@")
     assert process_lives(int(pid), started)
     assert not process_lives(int(pid), "0.0")
+
+
+def latest(instance: dg.DagsterInstance, stage: Any, name: str) -> dg.AssetMaterialization:
+    event = instance.get_latest_materialization_event(asset_key(stage, name))
+    assert event is not None and event.asset_materialization is not None
+    return event.asset_materialization
+
+
+def test_register_runs_shows_the_runs_of_another_machine(instance: dg.DagsterInstance, pipeline: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "copied"
+    shutil.copytree(pipeline, runs)
+    before = tiny.file_hashes(runs)
+    reported = list(register_runs(instance, RunStore(runs)))
+    assert reported == [(tiny.run_of(runs, stage.tag).name, len(stage.artifacts)) for stage in MEASURED]
+    for stage in MEASURED:
+        index = {entry["relative_path"]: entry for entry in read_record(tiny.run_of(runs, stage.tag))["artifact_index"]}
+        for name, relative in stage.artifacts.items():
+            shown = latest(instance, stage, name)
+            assert shown.partition == "INSTRUCT"
+            assert shown.tags is not None and shown.tags[DATA_VERSION] == index[relative]["sha256"]
+            key = dg.AssetCheckKey(asset_key(stage, name), "artifact_hash_holds")
+            (record,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=5)
+            assert record.event is not None and record.event.dagster_event is not None
+            assert record.event.dagster_event.asset_check_evaluation_data.passed
+    assert [count for _, count in register_runs(instance, RunStore(runs))] == [0, 0, 0]
+    assert tiny.file_hashes(runs) == before
+
+
+def test_register_runs_refuses_a_changed_artifact(instance: dg.DagsterInstance, pipeline: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "copied"
+    shutil.copytree(pipeline, runs)
+    folder = tiny.run_of(runs, "S02B")
+    (folder / "results" / "gstar.json").chmod(0o644)
+    (folder / "results" / "gstar.json").write_bytes(b"{}")
+    with pytest.raises(MissingArtifact, match=r"gstar\.json changed since it was recorded"):
+        list(register_runs(instance, RunStore(runs), [folder.name]))
+    assert instance.get_latest_materialization_event(asset_key(stages()["PHASE2_SELECT_GSTAR"], "gstar")) is None
+
+
+def test_the_sensor_is_off_and_offers_phase_5_with_the_config_of_phase_4(instance: dg.DagsterInstance, tmp_path: Path) -> None:
+    sensor = analyze_when_nulls_are_complete
+    assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
+    folder = tmp_path / "runs" / "RUN_S04_000000000001"
+    context = dg.build_sensor_context(instance=instance, repository_def=defs.get_repository_def())
+    assert sensor.evaluate_tick(context).run_requests == []
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(
+            asset_key(stages()["PHASE4_RUN_NULLS"], "null_marginals"),
+            partition="BASE",
+            metadata={"run_id": folder.name, "artifact_path": dg.MetadataValue.path(str(folder / "results" / "x.parquet"))},
+        )
+    )
+    (request,) = sensor.evaluate_tick(context).run_requests or []
+    assert (request.run_key, request.partition_key) == (folder.name, "BASE")
+    chosen = request.run_config["resources"]["instrument"]["config"]
+    assert chosen == {"config": str(folder / "config_resolved.yaml"), "runs_dir": str(folder.parent), "allow_resume": True}
+
+
+def test_a_resolved_config_resolves_to_itself(config: Path, pipeline: Path) -> None:
+    """What the sensor relies on: a run's config_resolved.yaml names the same runs as the config it came from."""
+    resolved = tiny.run_of(pipeline, "S02") / "config_resolved.yaml"
+    assert tiny.job_of(resolved, pipeline).config.sha256 == tiny.job_of(config, pipeline).config.sha256

@@ -109,16 +109,28 @@ def paired() -> pd.DataFrame:
             for condition, g in (("g1", 1.0), ("gstar", 0.95)):
                 selected = condition == "gstar"
                 accuracy = 0.52 - 0.01 * level * selected
+                levels = {
+                    "b_tot": 0.5 + 0.35 * level + 0.05 * selected + rng.normal(0, 0.01),
+                    "delta_b_tot": 0.1 + 0.02 * level + 0.02 * selected,
+                    "chi": 6.0 + 4 * level + 2 * selected,
+                    "nll_mean": 2.31 + 0.03 * level * selected,
+                }
+                changes = {"b_tot": 0.05, "delta_b_tot": 0.02, "chi": 2.0, "nll_mean": 0.03 * level}
+                paired_changes = {f"diff_{name}": change if selected else np.nan for name, change in changes.items()}
+                intervals = {
+                    f"opt_{name}_ci_{end}": value * (1 + 0.2 * sign)
+                    for name, value in (levels | paired_changes).items()
+                    for end, sign in (("low", -1), ("high", 1))
+                }
                 rows.append(
                     {
+                        **levels,
+                        **{f"opt_{name}": change for name, change in paired_changes.items()},
+                        **intervals,
                         "spike_def_id": definition,
                         "target_rate": rate,
                         "g_condition": condition,
                         "g": g,
-                        "b_tot": 0.5 + 0.35 * level + 0.05 * selected + rng.normal(0, 0.01),
-                        "delta_b_tot": 0.1 + 0.02 * level + 0.02 * selected,
-                        "chi": 6.0 + 4 * level + 2 * selected,
-                        "nll_mean": 2.31 + 0.03 * level * selected,
                         "n_questions": 1172,
                         "accuracy": accuracy,
                         "accuracy_ci_low": accuracy - 0.03,
@@ -435,11 +447,24 @@ def test_null_compare_takes_the_value_at_gstar_and_hollows_a_stand_in() -> None:
     assert "white" not in {dot.get_markerfacecolor() for dot in permutation}
 
 
-def test_generalization_pairs_g1_with_gstar() -> None:
+def test_generalization_pairs_g1_with_gstar_and_draws_the_paired_change_below() -> None:
     table = paired()
     figure, _ = rendered("F06_GENERALIZATION_B")
-    pair = table.loc[table.index[:2], "b_tot"].tolist()
-    assert any(np.array_equal(line, pair) for line in lines_of(figure))
+    level, change = figure.axes[0], figure.axes[2]
+    first = table.iloc[:2]
+    assert np.array_equal(np.asarray(level.lines[1].get_ydata(), dtype=float), first["b_tot"])  # lines[0] is the reference
+    assert np.asarray(change.lines[1].get_ydata(), dtype=float).tolist() == [0.0, first["opt_diff_b_tot"].iloc[1]]
+    bars = [path.vertices[:, 1].tolist() for bar in change.collections for path in bar.get_paths()]
+    assert bars[0] == first[["opt_diff_b_tot_ci_low", "opt_diff_b_tot_ci_high"]].iloc[1].tolist()
+    assert len(bars) == len(RATES)
+    assert "$g$*: 0.95, 0.95, 0.95, 0.95" in words(figure)
+
+
+def test_generalization_counts_what_a_silent_condition_lacks() -> None:
+    table = paired()
+    table.loc[table.index[:2], ["b_tot", "opt_diff_b_tot"]] = np.nan
+    notes = words(figures.generalization(table))
+    assert "2 of 8 values n/a" in notes and "1 of 4 values n/a" in notes
 
 
 def test_figures_note_missing_values_instead_of_failing() -> None:

@@ -1,13 +1,12 @@
-"""Likelihood of a text from sums a sequence, and differences between two gains on the same sequences (spec 17).
+"""Likelihood of a text from sums a sequence, and paired differences over the same resampled sequences (spec 17).
 
 With the summed negative log-likelihood nll[seq] (nats) and the predicted positions n[seq] of each sequence:
 
     nll_mean = sum nll / sum n            nats per token, sequences pooled
     ppl      = exp(nll_mean)              dimensionless
 
-A difference is paired: a bootstrap replicate draws the same sequences at both gains, so what makes one text harder than
-another cancels. The interval of a perplexity, or of a ratio of two, is the exponential of the one of nll_mean: percentiles
-follow a monotone map.
+A difference is paired: a bootstrap replicate draws the same sequences on both sides, so what makes one text harder than
+another cancels.
 """
 
 from dataclasses import dataclass
@@ -29,39 +28,33 @@ class SequenceNll:
     def __post_init__(self) -> None:
         if self.nll_sum.shape != self.n_predicted.shape or not (self.n_predicted > 0).all():
             raise SchemaError(
-                f"every sequence needs a likelihood and a predicted position, found {len(self.nll_sum)} sums and "
+                f"every sequence needs a sum and a predicted position, found {len(self.nll_sum)} sums and "
                 f"{int((self.n_predicted > 0).sum())} sequences with a position; use longer windows"
             )
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A number with its bootstrap interval, in its own unit."""
+class Sampled:
+    """A number and its bootstrap replicates, in its own unit; NaN where it is not available."""
 
     value: float
-    interval: Interval
+    replicates: Float64[np.ndarray, " reps"]
 
-    def exponential(self) -> "Estimate":
-        """exp of the number and of both ends: a perplexity, or a ratio of perplexities."""
-        low, high = np.exp(self.interval.low), np.exp(self.interval.high)
-        return Estimate(float(np.exp(self.value)), Interval(float(low), float(high), self.interval.n_valid))
+    @property
+    def interval(self) -> Interval:
+        """95 % percentile interval; replicates that are NaN are left out."""
+        return percentile_interval(self.replicates)
+
+    def minus(self, reference: "Sampled") -> "Sampled":
+        """The paired difference: both sides come from the same weights."""
+        return Sampled(self.value - reference.value, self.replicates - reference.replicates)
+
+    def exponential(self) -> "Sampled":
+        """A perplexity from nats per token, or a ratio of perplexities from their difference."""
+        return Sampled(float(np.exp(self.value)), np.exp(self.replicates))
 
 
-def mean_nll(nll: SequenceNll, weights: Int64[np.ndarray, "reps seq"]) -> Float64[np.ndarray, " reps"]:
-    """nll_mean of every replicate, nats per token."""
+def mean_nll(nll: SequenceNll, weights: Int64[np.ndarray, "reps seq"]) -> Sampled:
+    """nll_mean, nats per token: sums over sums, in every replicate too."""
     drawn = weights.astype(np.float64)
-    pooled: np.ndarray = (drawn @ nll.nll_sum) / (drawn @ nll.n_predicted)
-    return pooled
-
-
-def estimate(value: float, replicates: Float64[np.ndarray, " reps"]) -> Estimate:
-    """A number and the interval of its replicates."""
-    return Estimate(value, percentile_interval(replicates))
-
-
-def paired_difference(
-    values: tuple[float, float], replicates: tuple[Float64[np.ndarray, " reps"], Float64[np.ndarray, " reps"]]
-) -> Estimate:
-    """Second minus first, replicate by replicate: both from the same weights. NaN where either is NaN."""
-    first, second = replicates
-    return estimate(values[1] - values[0], second - first)
+    return Sampled(float(nll.nll_sum.sum() / nll.n_predicted.sum()), (drawn @ nll.nll_sum) / (drawn @ nll.n_predicted))

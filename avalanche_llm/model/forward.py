@@ -76,8 +76,8 @@ def forward_pass(
             on_batch(first)
             advance(len(batch))
     nll_sum = torch.cat(sums).cpu().numpy() if sums else np.zeros(0)
-    nll = SequenceNll(nll_sum, np.full(len(nll_sum), windows.shape[1] - (predict_from or 0)))
-    return PassReport(len(windows), -(-len(windows) // batch_windows), monotonic() - began, nll)
+    scored = SequenceNll(nll_sum, np.full(len(nll_sum), windows.shape[1] - (predict_from or 0)))
+    return PassReport(len(windows), -(-len(windows) // batch_windows), monotonic() - began, scored)
 
 
 def _predict(

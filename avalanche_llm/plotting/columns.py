@@ -44,11 +44,43 @@ _MEASURES: Final = (
     _real("chi", "events", "population variance over mean of the events per sequence"),
 )
 
-INTERVALS: Final = tuple(
-    _maybe(f"opt_{of.name}_ci_{end}", of.unit, f"bootstrap over sequences, {end} end of {of.name}")
-    for of in _MEASURES
-    for end in ("low", "high")
+_LIKELIHOOD: Final = (
+    _real("nll_mean", "nats/token", "mean negative log-likelihood of the next token"),
+    _real("ppl", "1", "perplexity, exp(nll_mean)"),
 )
+
+
+def _intervals(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    return tuple(
+        _maybe(f"opt_{of.name}_ci_{end}", of.unit, f"bootstrap over sequences, {end} end of {of.name}")
+        for of in columns
+        for end in ("low", "high")
+    )
+
+
+INTERVALS: Final = _intervals(_MEASURES)
+_LIKELIHOOD_INTERVALS: Final = _intervals(_LIKELIHOOD)
+GENERALIZATION_INTERVALS: Final = (
+    *(column for column in INTERVALS if column.name.startswith(("opt_b_tot", "opt_delta_b_tot", "opt_chi"))),
+    *_LIKELIHOOD_INTERVALS,
+)
+
+PAIRED: Final = tuple(
+    column
+    for name, unit, meaning in (
+        *(
+            (f"opt_diff_{of.name}", of.unit, f"{of.name} at gstar minus g1, the same sequences")
+            for of in (*_MEASURES, *_LIKELIHOOD)
+            if of.name in ("b_tot", "delta_b_tot", "chi", "nll_mean")
+        ),
+        ("opt_ppl_ratio", "1", "ppl at gstar over g1, the same sequences"),
+    )
+    for column in (
+        _maybe(name, unit, meaning),
+        *(_maybe(f"{name}_ci_{end}", unit, f"paired bootstrap over sequences, {end} end of {name}") for end in ("low", "high")),
+    )
+)
+"""What changes between the two gains of a cell; empty in g1 rows."""
 
 _PLAIN: Final = (
     _text("run_id", "", "run that wrote the table"),
@@ -103,8 +135,7 @@ _PLAIN: Final = (
     _maybe("opt_avalanche_size_mean_8n", "events", "mean size of a component, 8-neighbour adjacency"),
     _maybe("opt_swap_delta_b_tot", _BRANCHING, "b_tot minus that of one margin-keeping swap of each sequence"),
     _maybe("opt_rate_z_max", "sd", "largest binomial |z| of a layer's rate on the held-out raster slice"),
-    _real("ppl", "1", "perplexity, exp(nll_mean)"),
-    _real("nll_mean", "nats/token", "mean negative log-likelihood of the next token"),
+    _maybe("opt_heldout_rate_max_rel_err", "1", "largest |achieved / target - 1| of a layer's rate, thresholds fitted elsewhere"),
     _count("n_questions", "questions", "questions that were scored"),
     _real("accuracy", "1", "share of questions with the right label most probable"),
     _real("accuracy_ci_low", "1", "low end of the interval of accuracy"),
@@ -154,5 +185,5 @@ _TWINS: Final = tuple(
 )
 
 VOCABULARY: Final[Mapping[str, Column]] = MappingProxyType(
-    {column.name: column for column in (*_PLAIN, *_MEASURES, *INTERVALS, *_TWINS)}
+    {column.name: column for column in (*_PLAIN, *_MEASURES, *_LIKELIHOOD, *INTERVALS, *_LIKELIHOOD_INTERVALS, *PAIRED, *_TWINS)}
 )

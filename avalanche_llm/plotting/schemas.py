@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final
 
-from avalanche_llm.plotting.columns import INTERVALS, VOCABULARY, Column, DType
+from avalanche_llm.plotting.columns import GENERALIZATION_INTERVALS, INTERVALS, PAIRED, VOCABULARY, Column, DType
 
 __all__ = ["SCHEMAS", "T01", "T02", "T03", "T04", "T05", "T06", "T07", "Column", "DType", "TableSchema"]
 
@@ -32,7 +32,9 @@ _RUN: Final = "run_id stage_id model_id model_role dataset_role"
 _END: Final = "config_hash code_version"
 _ROW: Final = "spike_def_id target_rate g"
 _PAIR: Final = "spike_def_id target_rate g_condition"
-_CI: Final = " ".join(column.name for column in INTERVALS)
+_CI, _GENERALIZATION_CI, _PAIRED = (
+    " ".join(column.name for column in columns) for columns in (INTERVALS, GENERALIZATION_INTERVALS, PAIRED)
+)
 
 
 def _table(table_id: str, key: str, names: str, *, nullable: str = "") -> TableSchema:
@@ -61,7 +63,8 @@ T01: Final = _table(
 T02: Final = _table(
     "T02_GENERALIZATION",
     _PAIR,
-    f"{_RUN} {_PAIR} g b_time b_depth b_tot delta_b_tot chi n_sequences ppl nll_mean {_END}",
+    f"{_RUN} {_PAIR} g b_time b_depth b_tot delta_b_tot chi n_sequences ppl nll_mean {_END} "
+    f"{_GENERALIZATION_CI} opt_occupancy opt_heldout_rate_max_rel_err {_PAIRED} opt_note",
     nullable="b_time b_depth b_tot delta_b_tot chi",  # thresholds come from data set A, so B may be silent
 )
 T03: Final = _table(

@@ -1,0 +1,64 @@
+"""Runs that another machine made, shown in the UI: their artifacts are reported as materialized, their checks as evaluated.
+
+Nothing is computed or copied. A run whose artifacts are all on record already is passed over.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import dagster as dg
+from dagster import DagsterInstance
+from dagster._core.definitions.data_version import DATA_VERSION_TAG
+
+from avalanche_dagster.checks import checks_of
+from avalanche_dagster.results import held, metadata_of
+from avalanche_dagster.specs import asset_key
+from avalanche_llm.io.store import RunStore, Upstream
+from avalanche_llm.stages import Stage, stages
+
+
+def register_runs(instance: DagsterInstance, store: RunStore, run_ids: Iterable[str] = ()) -> Iterator[tuple[str, int]]:
+    """Report the named complete runs, or all below the runs root, upstream first; yields each run id and what was new of it.
+
+    Raises MissingArtifact for a named run that is absent or incomplete, and for one with a changed artifact.
+    """
+    named = [store.get(run_id) for run_id in run_ids]
+    for stage in stages().values():
+        for run in named or store.complete_runs(stage.tag):
+            if run.phase_id == stage.phase_id:
+                yield run.run_id, _register(instance, stage, run)
+
+
+def _register(instance: DagsterInstance, stage: Stage, run: Upstream) -> int:
+    names = held(stage, run)
+    for name in names:
+        run.artifact(name)
+    if all(_is_recorded(instance, stage, run, name) for name in names):
+        return 0
+    for name in names:
+        metadata = metadata_of(stage, run, name)
+        tags = {DATA_VERSION_TAG: metadata["sha256"]}
+        materialization = dg.AssetMaterialization(
+            asset_key(stage, name), metadata=metadata, partition=run.record["model"]["role"], tags=tags
+        )
+        instance.report_runless_asset_event(materialization)
+        for check in checks_of(stage, name, run):
+            instance.report_runless_asset_event(
+                dg.AssetCheckEvaluation(
+                    asset_key=asset_key(stage, name),
+                    check_name=str(check.check_name),
+                    passed=check.passed,
+                    metadata=check.metadata,
+                    severity=check.severity,
+                )
+            )
+    return len(names)
+
+
+def _is_recorded(instance: DagsterInstance, stage: Stage, run: Upstream, name: str) -> bool:
+    """Whether the last materialization of an artifact in its role's partition is this run's."""
+    latest = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key(stage, name), asset_partitions=[run.record["model"]["role"]]), limit=1
+    ).records
+    if not latest or latest[0].asset_materialization is None:
+        return False
+    return latest[0].asset_materialization.metadata["run_id"].value == run.run_id

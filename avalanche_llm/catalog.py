@@ -1,0 +1,133 @@
+"""`runs list` and `runs show`: what is below the runs folder, what each run found, and what rests on what. Reads records only.
+
+A run's key numbers come from its own small artifacts; their hashes are not checked here, `verify` does that.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import pandas as pd
+
+from avalanche_llm.errors import MissingArtifact, SchemaError
+from avalanche_llm.io.artifacts import read_record
+from avalanche_llm.io.store import RunStore
+from avalanche_llm.run_id import RUN_ID, check_run_id
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run directory. status: complete, started (incomplete) or damaged; record is empty for a damaged one."""
+
+    folder: Path
+    status: str
+    record: Mapping[str, Any]
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.name
+
+    @property
+    def upstream(self) -> list[str]:
+        """Run ids that it read."""
+        return [dependency["run_id"] for dependency in self.record.get("dependencies", ())]
+
+    def numbers(self) -> str:
+        """What the run found, in a few words; empty where there is nothing short to say."""
+        summarise = KEY_NUMBERS.get(self.record.get("phase_id", ""))
+        if summarise is None or self.status != "complete":
+            return ""
+        try:
+            return summarise(self)
+        except (OSError, ValueError, KeyError) as error:
+            return f"unreadable: {error}"
+
+    def path(self, artifact: str) -> Path:
+        """Where an artifact lies."""
+        return self.folder / str(self.record["artifacts"][artifact])
+
+
+def entries(store: RunStore) -> Iterator[Entry]:
+    """Every run directory by name, damaged ones included."""
+    for folder in sorted(store.root.glob("RUN_*")):
+        if RUN_ID.fullmatch(folder.name) and folder.is_dir():
+            yield _entry(folder)
+
+
+def find(store: RunStore, run_id: str) -> Entry:
+    """One run. MissingArtifact when there is none, with the nearest names there are."""
+    folder = store.root / check_run_id(run_id)
+    if not folder.is_dir():
+        import difflib
+
+        near = difflib.get_close_matches(run_id, [entry.run_id for entry in entries(store)], n=1)
+        raise MissingArtifact(f"no run {run_id} under {store.root}" + (f"; did you mean {near[0]}?" if near else ""))
+    return _entry(folder)
+
+
+def downstream(store: RunStore, run_id: str) -> list[str]:
+    """Run ids that read this one."""
+    return [entry.run_id for entry in entries(store) if run_id in entry.upstream]
+
+
+def _entry(folder: Path) -> Entry:
+    try:
+        record = read_record(folder)
+    except SchemaError:
+        return Entry(folder, "damaged", {})
+    return Entry(folder, str(record["stage_status"]), record)
+
+
+def _grid(entry: Entry) -> str:
+    b_tot = pd.read_parquet(entry.path("metrics"), columns=["b_tot"])["b_tot"]
+    return f"b_tot {b_tot.min():.3f} to {b_tot.max():.3f} over {len(b_tot)} conditions"
+
+
+def _gstar(entry: Entry) -> str:
+    rows = json.loads(entry.path("gstar").read_bytes())["selections"]
+    gains = sorted({row["gstar"] for row in rows})
+    bracketed = sum(row["status"] == "bracketed" for row in rows)
+    return f"g* {', '.join(f'{gain:g}' for gain in gains)}; {bracketed} of {len(rows)} bracketed"
+
+
+def _held_out(entry: Entry) -> str:
+    return f"held-out rates off by up to {pd.read_parquet(entry.path('metrics'))['heldout_rate_max_rel_err'].max():.0%}"
+
+
+def _marginals(entry: Entry) -> str:
+    exact = pd.read_parquet(entry.path("null_marginals"))["marginals_exact"]
+    return f"marginals exact in {int(exact.sum())} of {len(exact)} surrogates"
+
+
+def _analysis(entry: Entry) -> str:
+    summary = pd.read_parquet(entry.path("T01_SUMMARY_parquet"))
+    excess = summary.loc[summary["g"] == 1.0, "delta_b_tot"]
+    return f"delta_b_tot at g = 1: {excess.min():.3f} to {excess.max():.3f}"
+
+
+def _generalized(entry: Entry) -> str:
+    rows = pd.read_parquet(entry.path("T02_GENERALIZATION_parquet"))
+    of = rows.groupby("g_condition")["nll_mean"]
+    return f"NLL {of.min()['g1']:.3f} at g = 1, {of.min()['gstar']:.3f} to {of.max()['gstar']:.3f} at g*"
+
+
+def _questions(entry: Entry) -> str:
+    rows = pd.read_parquet(entry.path("T03_ARC_parquet"))
+    of = rows.groupby("g_condition")["accuracy"]
+    return f"accuracy {of.min()['g1']:.3f} at g = 1, {of.min()['gstar']:.3f} to {of.max()['gstar']:.3f} at g*"
+
+
+KEY_NUMBERS: Final[Mapping[str, Callable[[Entry], str]]] = MappingProxyType(
+    {
+        "PHASE2_GAIN_GRID": _grid,
+        "PHASE2_SELECT_GSTAR": _gstar,
+        "PHASE3_EXTRACT_RASTERS": _held_out,
+        "PHASE4_RUN_NULLS": _marginals,
+        "PHASE5_ANALYZE_AND_EXPORT": _analysis,
+        "PHASE6_GENERALIZE_B_METRICS": _generalized,
+        "PHASE6_ARC_MCQ_EVAL": _questions,
+    }
+)

@@ -1,0 +1,76 @@
+"""The run catalogue on a terminal: one line a run, or one run in full."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from avalanche_llm.catalog import Entry, downstream
+from avalanche_llm.io.store import RunStore
+from avalanche_llm.plan import GIB
+
+COLOURS = {"complete": "green", "started": "yellow", "damaged": "red"}
+
+
+def print_list(found: Sequence[Entry], root: Path, console: Console | None = None) -> None:
+    """One row a run, oldest first."""
+    console = console or Console()
+    if not found:
+        console.print(f"no runs under {root}; python -m avalanche_llm run_all makes them")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("run", "phase", "role", "status"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("found", overflow="fold")
+    for entry in sorted(found, key=lambda entry: str(entry.record.get("created_utc", ""))):
+        role = entry.record.get("model", {}).get("role", "")
+        status = f"[{COLOURS[entry.status]}]{entry.status}[/]"
+        table.add_row(entry.run_id, _phase(entry).split("_")[0], role, status, entry.numbers())
+    console.print(table)
+
+
+def print_run(entry: Entry, store: RunStore, console: Console | None = None) -> None:
+    """Everything that a reader asks of one run first: state, model, data, what it found, upstream, downstream, artifacts."""
+    console = console or Console()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _facts(entry, store):
+        table.add_row(name, value)
+    console.print(table, highlight=False)
+
+
+def _facts(entry: Entry, store: RunStore) -> list[tuple[str, str]]:
+    facts = [("run", str(entry.folder)), ("status", entry.status)]
+    record = entry.record
+    if not record:
+        return [*facts, ("record", "cannot be read; verify says why")]
+    model, hashes = record["model"], record["hashes"]
+    data = [f"{role}: {one['n_windows']} windows of {one['id']}" for role, one in record["dataset"].items() if "n_windows" in one]
+    rows = [
+        *facts,
+        ("phase", _phase(entry)),
+        ("found", entry.numbers()),
+        ("model", f"{model['role']} {model['id']} on {model['device']} in {model['dtype']}"),
+        ("data", "; ".join(data)),
+        ("config", hashes["config_sha256"]),
+        ("code", hashes["code_version"]),
+        ("created", f"{record['created_utc']}, completed {record['completed_utc'] or 'not yet'}"),
+        ("seconds", ", ".join(f"{name} {seconds:g}" for name, seconds in record["timings"].items())),
+        ("reads", "\n".join(entry.upstream)),
+        ("read by", "\n".join(downstream(store, entry.run_id))),
+        ("artifacts", "\n".join(f"{one['relative_path']}  {_size(one['bytes'])}" for one in record["artifact_index"])),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _phase(entry: Entry) -> str:
+    return str(entry.record.get("phase_id", "")).lower()
+
+
+def _size(n_bytes: int) -> str:
+    for unit, name in ((GIB, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if n_bytes >= unit:
+            return f"{n_bytes / unit:.1f} {name}"
+    return f"{n_bytes} B" if n_bytes else ""

@@ -1,0 +1,120 @@
+"""What each subcommand does with its parsed arguments. Heavy imports stay inside: a command pays only for what it needs."""
+
+from argparse import Namespace
+from dataclasses import fields
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from avalanche_llm.phases.job import Job, JobRequest
+
+
+def make_request(arguments: Namespace) -> "JobRequest":
+    """The request that parsed arguments stand for."""
+    from avalanche_llm.config import Overrides
+    from avalanche_llm.phases.job import JobRequest
+
+    return JobRequest(
+        arguments.config,
+        Overrides(**{field.name: getattr(arguments, field.name, None) for field in fields(Overrides)}),
+        arguments.runs_dir,
+        arguments.run_id_mode,
+        arguments.allow_resume,
+        tuple(arguments.dep),
+    )
+
+
+def run_phase(arguments: Namespace) -> None:
+    """Materialize one phase, or with --dry_run print its plan."""
+    request = make_request(arguments)
+    job = request.job()
+    if arguments.dry_run:
+        _print_plan(job, arguments.command)
+        return
+    from avalanche_dagster.headless import materialize_phase
+    from avalanche_llm.stages import stage_for_command
+
+    print(job.store.root / materialize_phase(stage_for_command(arguments.command), request))
+
+
+def validate(arguments: Namespace) -> None:
+    """Phase 0: look at everything the later phases need, print each finding."""
+    job = make_request(arguments).job()
+    if arguments.dry_run:
+        print(f"config      sha256 {job.config.sha256}\nphase 0 writes no run directory; without --dry_run it loads the model")
+        return
+    from avalanche_llm.phases.validate_env import require, validate_env
+
+    findings = []
+    for finding in validate_env(job):
+        mark = "ok  " if finding.ok else "FAIL" if finding.required else "warn"
+        print(f"{mark}  {finding.subject}: {finding.text}", flush=True)
+        findings.append(finding)
+    require(findings)
+    print("environment valid")
+
+
+def run_everything(arguments: Namespace) -> None:
+    """Run what is missing in order and print the summary, or with --dry_run every plan."""
+    from avalanche_llm.run_all import pending, run_all
+
+    request = make_request(arguments)
+    request.job()
+    if arguments.dry_run:
+        from avalanche_llm.plan import plan_lines, plan_phase
+
+        plans = ["\n".join(plan_lines(plan_phase(job, stage), job)) for job, stage in pending(request)]
+        print("\n\n".join(plans) or "nothing is missing")
+        return
+    from avalanche_dagster.headless import materialize_in
+    from avalanche_dagster.instance import open_instance
+    from avalanche_llm.summary import print_summary
+
+    with open_instance() as instance:
+        runs = run_all(request, partial(materialize_in, instance))
+    print_summary(runs)
+
+
+def register(arguments: Namespace) -> None:
+    """Report complete runs to the Dagster instance."""
+    from avalanche_dagster.instance import open_instance
+    from avalanche_dagster.register import register_runs
+
+    store = make_request(arguments).job().store
+    with open_instance() as instance:
+        for run_id, artifacts in register_runs(instance, store, arguments.run_ids):
+            print(f"{run_id}: " + (f"{artifacts} artifacts registered" if artifacts else "was on record"), flush=True)
+
+
+def runs(arguments: Namespace) -> None:
+    """Print every run of the runs folder, or the named ones in full."""
+    from avalanche_llm.catalog import entries, find
+    from avalanche_llm.catalog_print import print_list, print_run
+    from avalanche_llm.errors import UsageError
+
+    store = make_request(arguments).job().store
+    if arguments.action == "list":
+        if arguments.run_ids:
+            raise UsageError("runs list takes no RUN_ID; use runs show RUN_ID")
+        print_list(list(entries(store)), store.root)
+        return
+    if not arguments.run_ids:
+        raise UsageError("runs show needs a RUN_ID; runs list prints them")
+    for run_id in arguments.run_ids:
+        print_run(find(store, run_id), store)
+
+
+def _print_plan(job: "Job", command: str) -> None:
+    from avalanche_llm.errors import RunExists
+    from avalanche_llm.plan import plan_lines, plan_phase
+    from avalanche_llm.stages import stage_for_command
+
+    stage = stage_for_command(command)
+    plan = plan_phase(job, stage)
+    print("\n".join(plan_lines(plan, job)))
+    for phase_id in stage.needs:
+        job.upstream(phase_id)
+    if plan.state == "complete" or (plan.state != "new" and not job.allow_resume):
+        raise RunExists(f"{job.store.root / plan.run_id} is {plan.state}; the phase would not start")
+
+
