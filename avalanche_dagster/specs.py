@@ -26,6 +26,7 @@ DESCRIPTIONS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
         ): "Branching numerators and denominators of every sequence, with exact null expectations.",
         ("phase2_gain_grid", "metrics"): "Branching over gain with intervals, null expectations and achieved rates.",
         ("phase3_extract_rasters", "rasters_token_layer"): "Event counts and occupancy by condition, sequence, layer, token.",
+        ("phase3_extract_rasters", "raster_tokens"): "The tokens of the rasters' sequences, as ids and as text.",
         ("phase3_extract_rasters", "metrics"): "The conditions of the rasters, their held-out rates and their branching.",
         (
             "phase4_run_nulls",
@@ -59,6 +60,7 @@ DESCRIPTIONS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
         ("phase7_paper_export", "claims"): "Claims, verdicts, evidence with run ids and hashes, for programs.",
         ("phase8_release", "manifest"): "sha256 of every file of the release.",
         ("phase8_release", "release_zip"): "The pack and the chosen runs as one archive, the same bytes whenever it is made.",
+        ("report", "report"): "The whole measurement on one page for a browser: verdicts, figures, tables, provenance.",
         ("phase2_select_gstar", "gstar"): "The chosen gain of every definition and rate, with status, distance and interval.",
     }
 )
@@ -74,6 +76,7 @@ KINDS: Final = MappingProxyType(
         ".bib": "bibtex",
         ".sha256": "sha256",
         ".zip": "zip",
+        ".html": "plotly",
     }
 )
 ARRAYS: Final = frozenset({"calibration_stats", "rate_targets", "activation_events", "rasters_token_layer", "rasters_nulls"})

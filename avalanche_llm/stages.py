@@ -106,7 +106,11 @@ def stages(canon: Canon | None = None) -> Mapping[str, Stage]:
             rasters,
             (calibrate, grid, select),
             _SELECT,
-            files(rasters_token_layer="RASTER_NPZ_BASENAME", metrics="METRICS_PARQUET_BASENAME"),
+            files(
+                rasters_token_layer="RASTER_NPZ_BASENAME",
+                raster_tokens="RASTER_TOKENS_PARQUET_BASENAME",
+                metrics="METRICS_PARQUET_BASENAME",
+            ),
             runs_model=True,
         ),
         stage(
@@ -167,6 +171,7 @@ def stages(canon: Canon | None = None) -> Mapping[str, Stage]:
         stage(
             "PHASE8_RELEASE", (paper,), everything, files(manifest="MANIFEST_SHA256_BASENAME", release_zip="RELEASE_ZIP_BASENAME")
         ),
+        stage("REPORT", (paper,), everything, files(report="REPORT_HTML_BASENAME")),
     ]
     return MappingProxyType({entry.phase_id: entry for entry in table})
 

@@ -268,3 +268,14 @@ def test_tables_made_again_from_the_artifacts_are_the_bytes_on_record(config: Pa
     for table_id, frame in again.items():
         for name, data in table_files(table_id, frame).items():
             assert run.artifact(name).read_bytes() == data, name
+
+
+def test_raster_tokens_are_the_windows_with_their_text(config: Path, analysed: tuple[Path, dict[str, int]]) -> None:
+    job = tiny.job_of(config, analysed[0])
+    where = job.settings.run
+    model = context._loaded(job.settings.model, where.model_role, where.device, where.dtype)
+    windows = slices_of_a(job, model)[RASTER_SLICE].windows
+    stored = pd.read_parquet(tiny.run_of(analysed[0], "S03") / "results" / "raster_tokens.parquet")
+    np.testing.assert_array_equal(stored["token_id"].to_numpy().reshape(windows.shape), windows)
+    row = stored[(stored["seq_id"] == 3) & (stored["token"] == 17)].iloc[0]
+    assert row["text"] == model.tokenizer.decode([int(windows[3, 17])])

@@ -17,6 +17,7 @@ FUNCTIONS: Final = MappingProxyType(
         "PHASE6_ARC_MCQ_EVAL": "arc:evaluate_arc",
         "PHASE7_PAPER_EXPORT": "paper_export:export_paper",
         "PHASE8_RELEASE": "release:release",
+        "REPORT": "report:report",
     }
 )
 

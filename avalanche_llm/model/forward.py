@@ -85,8 +85,8 @@ def _predict(
 ) -> tuple[torch.Tensor, Float64[torch.Tensor, " batch"]]:
     """What the head is given [batch, token, d_model], and the likelihood of each window.
 
-    The causal model calls its head itself, with whatever cap or scale its family puts on logits; a cap would also hide
-    an infinity, which is why the head's input is what gets checked.
+    The causal model calls its head itself, with whatever cap or scale its family puts on logits. What the head is given
+    is looked at too: the last position predicts nothing, so an infinity there would not reach the likelihood.
     """
     head = model.causal.get_output_embeddings()  # type: ignore[operator]  # torch types every attribute as a tensor
     if head is None:

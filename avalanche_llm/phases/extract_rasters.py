@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from avalanche_llm.analysis.conditions import Condition, ThresholdTable, raster_conditions
 from avalanche_llm.analysis.grid_rows import branching_columns, raster_columns
+from avalanche_llm.datasets import TokenSlice
 from avalanche_llm.events.collect import LayerTail
 from avalanche_llm.events.tail_files import table_to_tails, tails_to_table
 from avalanche_llm.io.artifacts import Run
@@ -42,6 +43,7 @@ def extract_rasters(job: Job) -> str:
         held_out = use_slice(job, run, slices[RASTER_SLICE])
         conditions = raster_conditions(json.loads(s02b.artifact("gstar").read_bytes())["selections"], job.settings.gains.baseline)
         run.describe(conditions=[condition.columns() for condition in conditions])
+        run.save("raster_tokens", parquet(token_table(held_out, model.tokenizer)))
         taus, stats = ThresholdTable(frame(s02, "tau_rate_matched")), calibration_stats(s01)
 
         def measure(gain: float) -> pa.Table:
@@ -59,6 +61,21 @@ def extract_rasters(job: Job) -> str:
         publish(run, conditions, tails, taus, len(held_out.windows), model.d_ff, job.settings)
     run.complete()
     return run.run_id
+
+
+def token_table(held_out: TokenSlice, tokenizer: Any) -> pa.Table:
+    """The tokens below the rasters, a row a (seq_id, token): id and text, for readers of rasters without the tokenizer."""
+    n_seq, n_tokens = held_out.windows.shape
+    known, place = np.unique(held_out.windows, return_inverse=True)
+    texts = np.array([tokenizer.decode([token_id]) for token_id in known.tolist()], dtype=object)
+    return pa.table(
+        {
+            "seq_id": np.repeat(np.arange(n_seq, dtype=np.int32), n_tokens),
+            "token": np.tile(np.arange(n_tokens, dtype=np.int32), n_seq),
+            "token_id": held_out.windows.ravel().astype(np.int32),
+            "text": pa.array(texts[place.ravel()], pa.string()),
+        }
+    )
 
 
 def publish(
