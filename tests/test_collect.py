@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avalanche_llm.errors import DataError, MissingArtifact
-from avalanche_llm.events.collect import EMPTY, FIRST_BOUND, EventCollector, LayerTail, TailCollector
+from avalanche_llm.events.collect import EMPTY, EventCollector, LayerTail, TailCollector
 from avalanche_llm.events.rate_match import thresholds
 from avalanche_llm.events.spike import magnitude
 from avalanche_llm.events.standardize import CalibrationStats, Standardizer
@@ -120,12 +120,12 @@ def test_event_collector_keeps_everything_at_or_above_its_bounds(
     assert same(found, naive_tails(u, standard, bounds, burn_in))
 
 
-def test_tail_collector_takes_a_first_batch_that_lies_below_the_first_bound() -> None:
-    """Later windows hold everything that counts, or the first batch does; either way nothing is lost."""
+def test_tail_collector_takes_back_a_first_bound_that_was_guessed_too_high() -> None:
+    """The guess sees token 0 alone. What counts lies there, elsewhere in the batch, or in a later one: nothing is lost."""
     standard, depth = standardizer(plain=True), {POS: np.array([3, 3]), ABS: np.array([3, 3])}
     low, high = np.full(SHAPE, 0.25, np.float32), np.full(SHAPE, 0.25, np.float32)
     low[:, :, 0, 0] = np.arange(N_SEQ) / 8
-    high[:, -1, 2, :3] = -2 * FIRST_BOUND
+    high[:, -1, 2, :3] = -4.0
     for u in (low, high, high[:, ::-1].copy()):
         found = feed(TailCollector(standard, depth, burn_in=0), u, 2)
         assert same(found, naive_tails(u, standard, naive_bounds(u, standard, depth, 0), 0))

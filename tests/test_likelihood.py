@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import tiny
 import torch
 
-from avalanche_llm.errors import DataError, SchemaError
+from avalanche_llm.errors import DataError, SchemaError, UnsupportedModel
 from avalanche_llm.metrics.likelihood import Sampled, SequenceNll, mean_nll
 from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.model.forward import PassReport, first_predicted, forward_pass
@@ -156,6 +157,11 @@ def test_forward_pass_finds_logits_that_overflow(plain: LoadedModel, windows: np
     head = plain.causal.get_output_embeddings()
     with spoiled_at(head, 1, 3), pytest.raises(DataError, match="NaN or infinite at gain 1.0 in windows 0 to 1"):
         scored(plain, windows)
+
+
+def test_forward_pass_refuses_to_score_without_a_head(plain: LoadedModel, windows: np.ndarray) -> None:
+    with pytest.raises(UnsupportedModel, match="LlamaModel has no language-model head"):
+        scored(replace(plain, causal=plain.decoder), windows)
 
 
 def test_mean_nll_pools_sums_over_positions() -> None:

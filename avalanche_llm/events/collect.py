@@ -21,8 +21,10 @@ from avalanche_llm.settings import SpikeDef
 
 # The prefilter compares u, the exact test compares z; float32 rounding may part them by a few units in the last place.
 SLACK: Final = 1e-5
-FIRST_BOUND: Final = 2.0
-"""Sigma. Low enough that one batch nearly always has the wanted number of samples above it, high enough to be rare."""
+FIRST_SAMPLE: Final = 16
+"""A first batch's bound is guessed from every 16th token of it."""
+FIRST_MARGIN: Final = 1.5
+"""The guess leaves this many times the wanted samples, so that it rarely has to be taken back."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,11 @@ class EventCollector:
     def add(self, layer: int, u: Float[torch.Tensor, "batch token unit"]) -> None:
         """Take from one layer's batch what reaches a bound."""
         u = u[:, self._burn_in :]
-        bounds = self._bounds_for(layer, u)
+        self._fresh[layer].append(self._reaching(layer, u, self._bounds[layer]))
         self._seen[layer] += u.numel()
+
+    def _reaching(self, layer: int, u: torch.Tensor, bounds: Mapping[SpikeDef, float]) -> LayerTail:
+        """The samples of one batch at or above a bound."""
         flat = self._candidates(layer, u, bounds)
         unit = flat % self._d_ff
         z = self._standardizer.z_at(layer, u.reshape(-1)[flat], unit)
@@ -84,7 +89,7 @@ class EventCollector:
             unit.cpu().numpy(),
             z.cpu().numpy(),
         )
-        self._fresh[layer].append(fresh.where(_at_or_above(fresh.z, bounds)))
+        return fresh.where(_at_or_above(fresh.z, bounds))
 
     def end_batch(self, next_first_seq: int) -> None:
         """Merge what the batch brought; windows that follow count from `next_first_seq`."""
@@ -104,9 +109,6 @@ class EventCollector:
         """Samples a layer: windows x tokens x units."""
         return self._seen[0]
 
-    def _bounds_for(self, layer: int, u: torch.Tensor) -> Mapping[SpikeDef, float]:
-        return self._bounds[layer]
-
     def _candidates(self, layer: int, u: torch.Tensor, bounds: Mapping[SpikeDef, float]) -> torch.Tensor:
         """Flat indices of samples that may reach a bound."""
         mu, scale = self._standardizer.mu[layer], self._standardizer.scale[layer]
@@ -114,7 +116,7 @@ class EventCollector:
         lower = bounds.get("SPIKE_TWO_SIDED_ABS")
         if lower is not None:
             reached |= u < mu - _loosened(lower) * scale + SLACK * mu.abs()
-        return reached.reshape(-1).nonzero().squeeze(1)
+        return _where(reached.reshape(-1))
 
 
 class TailCollector(EventCollector):
@@ -147,20 +149,31 @@ class TailCollector(EventCollector):
                 raise DataError(f"layer {layer} saw {seen} samples, fewer than the deepest threshold needs")
         return self._tails
 
-    def _bounds_for(self, layer: int, u: torch.Tensor) -> Mapping[SpikeDef, float]:
-        return self._bounds[layer] if self._seen[layer] else self._first_bounds(layer, u)
+    def _reaching(self, layer: int, u: torch.Tensor, bounds: Mapping[SpikeDef, float]) -> LayerTail:
+        """A layer's first batch has no bound yet: one is guessed from a part of it, and taken back if it leaves too few.
 
-    def _first_bounds(self, layer: int, u: torch.Tensor) -> dict[SpikeDef, float]:
-        """For a first batch: FIRST_BOUND where it leaves enough candidates, else no bound.
-
-        Any bound is valid that at least `depth` samples of the slice reach, so the result does not depend on the choice.
+        Any bound is valid that at least `depth` samples of the slice reach, so the result does not depend on the guess.
         """
-        z = self._standardizer.z(layer, u)
-        bounds = {}
-        for spike_def, depth in self._depth.items():
-            reached = int((magnitude(z, spike_def) >= FIRST_BOUND).sum())
-            bounds[spike_def] = FIRST_BOUND if reached >= int(depth[layer]) else -np.inf
-        return bounds
+        if not self._seen[layer]:
+            guess = self._guess(layer, u)
+            found = super()._reaching(layer, u, guess)
+            if all((magnitude(found.z, of) >= bound).sum() >= int(self._depth[of][layer]) for of, bound in guess.items()):
+                return found
+        return super()._reaching(layer, u, bounds)
+
+    def _guess(self, layer: int, u: torch.Tensor) -> dict[SpikeDef, float]:
+        z = self._standardizer.z(layer, u[:, ::FIRST_SAMPLE]).flatten()
+        share = FIRST_MARGIN * z.numel() / u.numel()
+        wanted = {of: int(share * int(depth[layer])) + 1 for of, depth in self._depth.items()}
+        return {
+            of: float(torch.topk(magnitude(z, of), count).values[-1]) if count <= z.numel() else -np.inf
+            for of, count in wanted.items()
+        }
+
+
+def _where(flags: torch.Tensor) -> torch.Tensor:
+    """Indices of the true values; numpy skips empty stretches, which is most of a CPU tensor of events."""
+    return torch.from_numpy(np.flatnonzero(flags.numpy())) if flags.device.type == "cpu" else flags.nonzero().squeeze(1)
 
 
 def _loosened(bound: float) -> float:

@@ -69,8 +69,8 @@ def slices_of_a(job: Job, model: LoadedModel, *upstream: Upstream) -> dict[str, 
     return slices
 
 
-def slice_of_b(job: Job, model: LoadedModel, run: Run) -> TokenSlice:
-    """The windows of data set B; checked against what an earlier attempt of this run used."""
+def slice_of_b(job: Job, model: LoadedModel) -> TokenSlice:
+    """The windows of data set B."""
     settings = job.settings
     (found,) = token_slices(
         settings.datasets.B,
@@ -80,16 +80,15 @@ def slice_of_b(job: Job, model: LoadedModel, run: Run) -> TokenSlice:
         seed=settings.determinism.seed,
         pool_cap=settings.statistics.bootstrap_reps,
     )
-    earlier = run.record["dataset"].get(EVAL_SLICE)
-    if earlier is not None:
-        _same(run, f"slice {EVAL_SLICE}", earlier, {"sha256": found.sha256}, ("sha256",))
     return found
 
 
 def use_slice(job: Job, run: Run, token_slice: TokenSlice) -> TokenSlice:
-    """Put a slice on record as used by this run."""
+    """Put a slice on record as used by this run. Raises DeterminismError if an earlier attempt of the run used another."""
     datasets = job.settings.datasets
     entry = token_slice.describe(datasets.B if token_slice.role == EVAL_SLICE else datasets.A)
+    if token_slice.role in run.record["dataset"]:
+        _same(run, f"slice {token_slice.role}", run.record["dataset"][token_slice.role], entry, ("sha256",))
     run.describe(dataset={token_slice.role: entry})
     run.describe(
         hashes={"dataset_slice_sha256": run.record["hashes"]["dataset_slice_sha256"] | {token_slice.role: entry["sha256"]}}

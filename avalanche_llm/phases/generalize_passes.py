@@ -4,6 +4,7 @@ sequence_nll.parquet: gain_id (place of g in the grid), g, seq_id, nll_sum (nats
 the run's cache as two parts and counts as measured only with both.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from avalanche_llm.analysis.conditions import ThresholdTable
 from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.events.collect import LayerTail
+from avalanche_llm.events.standardize import CalibrationStats
 from avalanche_llm.events.tail_files import read_events, rows_of_gain, table_to_tails, tails_to_table
 from avalanche_llm.io.artifacts import Run, RunArtifacts
 from avalanche_llm.io.files import parquet, write_atomically
@@ -22,11 +24,13 @@ from avalanche_llm.io.store import Upstream
 from avalanche_llm.metrics.likelihood import SequenceNll
 from avalanche_llm.model.forward import first_predicted
 from avalanche_llm.model.gain import GainPlan
+from avalanche_llm.model.loader import LoadedModel
 from avalanche_llm.phases.context import open_model, slice_of_b, use_slice
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.measure import events_over
 from avalanche_llm.phases.parts import is_kept, part_path
 from avalanche_llm.phases.upstream_files import calibration_stats, frame
+from avalanche_llm.settings import SpikeDef
 
 NLL_SCHEMA: Final = pa.schema(
     [
@@ -41,9 +45,13 @@ NLL_SCHEMA: Final = pa.schema(
 
 def measure_gains(job: Job, run: Run, gains: list[float], s01: Upstream, s02: Upstream) -> None:
     """Run each gain once over data set B and write its events and likelihoods. Calibration and thresholds are upstream's."""
-    for gain in gains:
-        if not _is_measured(run, gain):
-            _measure(job, run, gain, s01, s02)
+    missing = [gain for gain in gains if not _is_measured(run, gain)]
+    if missing:
+        model = open_model(job, run, s01, s02)
+        windows = use_slice(job, run, slice_of_b(job, model)).windows
+        stats, taus = calibration_stats(s01), ThresholdTable(frame(s02, "tau_rate_matched"))
+        for gain in missing:
+            _measure(job, run, gain, model, windows, stats, taus.bounds(gain))
     run.save("activation_events", parquet(pa.concat_tables([read_events(part_path(run, _events(gain))) for gain in gains])))
     run.save("sequence_nll", parquet(pa.concat_tables([_read_nll(part_path(run, _likelihood(gain))) for gain in gains])))
 
@@ -66,28 +74,20 @@ def nll_of(run: RunArtifacts, gain_ids: dict[float, int], n_seq: int) -> dict[fl
     return found
 
 
-def _measure(job: Job, run: Run, gain: float, s01: Upstream, s02: Upstream) -> None:
-    settings = job.settings
-    model = open_model(job, run, s01, s02)
-    evaluated = use_slice(job, run, slice_of_b(job, model, run))
-    tails, report = events_over(
-        model,
-        evaluated.windows,
-        GainPlan.uniform("MLP", gain, model.n_layers),
-        calibration_stats(s01),
-        ThresholdTable(frame(s02, "tau_rate_matched")).bounds(gain),
-        settings,
-        f"data set B, gain {gain:g}",
-        first_predicted(settings.pipeline.burn_in_tokens),
-    )
-    gain_id = settings.gains.grid.index(gain)
-    columns = [
-        np.full(len(report.nll.nll_sum), gain_id),
-        np.full(len(report.nll.nll_sum), gain),
-        np.arange(len(report.nll.nll_sum)),
-        report.nll.nll_sum,
-        report.nll.n_predicted,
-    ]
+def _measure(
+    job: Job,
+    run: Run,
+    gain: float,
+    model: LoadedModel,
+    windows: np.ndarray,
+    stats: CalibrationStats,
+    bounds: Sequence[Mapping[SpikeDef, float]],
+) -> None:
+    plan, predicted = GainPlan.uniform("MLP", gain, model.n_layers), first_predicted(job.settings.pipeline.burn_in_tokens)
+    label = f"data set B, gain {gain:g}"
+    tails, report = events_over(model, windows, plan, stats, bounds, job.settings, label, predicted)
+    gain_id, nll = job.settings.gains.grid.index(gain), report.nll
+    columns = [np.full(len(windows), gain_id), np.full(len(windows), gain), np.arange(len(windows)), nll.nll_sum, nll.n_predicted]
     arrays = [pa.array(column, type=field.type) for column, field in zip(columns, NLL_SCHEMA, strict=True)]
     write_atomically(part_path(run, _likelihood(gain)), parquet(pa.table(arrays, schema=NLL_SCHEMA)))
     write_atomically(part_path(run, _events(gain)), parquet(tails_to_table(tails, gain_id=gain_id, gain=gain)))
