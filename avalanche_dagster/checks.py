@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from avalanche_dagster.specs import asset_key
 from avalanche_llm.errors import MissingArtifact
-from avalanche_llm.io.store import Upstream
+from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.stages import Stage
 
 BLOCKING = {
@@ -17,17 +17,24 @@ BLOCKING = {
     "rate_match_rel": True,
     "b_tot_defined": True,
     "gstar_bracketed": False,
+    "slices_disjoint": True,
     "marginals_exact": True,
     "rows_cover_grid": True,
     "signatures_agree": False,
+    "pairs_complete": True,
+    "claims_supported": False,
 }
 OF_ARTIFACT = {
     ("phase2_gain_grid", "tau_rate_matched"): ("rate_match_abs", "rate_match_rel"),
     ("phase2_gain_grid", "metrics"): ("b_tot_defined",),
     ("phase2_select_gstar", "gstar"): ("gstar_bracketed",),
+    ("phase3_extract_rasters", "rasters_token_layer"): ("slices_disjoint",),
     ("phase4_run_nulls", "null_marginals"): ("marginals_exact",),
     ("phase5_analyze_and_export", "T01_SUMMARY_parquet"): ("rows_cover_grid",),
     ("phase5_analyze_and_export", "signatures"): ("signatures_agree",),
+    ("phase6_generalize_b_metrics", "T02_GENERALIZATION_parquet"): ("pairs_complete",),
+    ("phase6_arc_mcq_eval", "T03_ARC_parquet"): ("pairs_complete",),
+    ("phase7_paper_export", "claims"): ("claims_supported",),
 }
 
 
@@ -95,6 +102,17 @@ def _gstar_bracketed(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckRes
     return _result("gstar_bracketed", stage, name, counts["bracketed"] == len(selections), **counts)
 
 
+def _slices_disjoint(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckResult:
+    dependencies = {dependency["phase_id"]: dependency["run_id"] for dependency in run.record["dependencies"]}
+    first = RunStore(run.folder.parent).get(dependencies["PHASE1_CALIBRATE"])
+    calibration = set(first.record["dataset"]["A_CALIBRATION"]["chunk_index"])
+    rasters = set(run.record["dataset"]["A_RASTERS"]["chunk_index"])
+    shared = len(calibration & rasters)
+    return _result(
+        "slices_disjoint", stage, name, shared == 0, calibration=len(calibration), rasters=len(rasters), in_both=shared
+    )
+
+
 def _marginals_exact(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckResult:
     rows = pq.read_table(run.artifact(name)).to_pandas()
     broken = int((~rows["marginals_exact"]).sum())
@@ -116,6 +134,18 @@ def _signatures_agree(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckRe
     return _result("signatures_agree", stage, name, agree == len(verdicts), agree=agree, cells=len(verdicts))
 
 
+def _pairs_complete(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckResult:
+    rows = pq.read_table(run.artifact(name), columns=["spike_def_id", "target_rate", "g_condition"]).to_pandas()
+    pairs = rows.groupby(["spike_def_id", "target_rate"])["g_condition"].agg(lambda found: sorted(found) == ["g1", "gstar"])
+    return _result("pairs_complete", stage, name, bool(pairs.all()), cells=len(pairs), broken=int((~pairs).sum()))
+
+
+def _claims_supported(stage: Stage, name: str, run: Upstream) -> dg.AssetCheckResult:
+    verdicts = [claim["verdict"] for claim in json.loads(run.artifact(name).read_bytes())["claims"]]
+    counts = {verdict.replace(" ", "_"): verdicts.count(verdict) for verdict in sorted(set(verdicts))}
+    return _result("claims_supported", stage, name, set(verdicts) == {"supported"}, **counts)
+
+
 _CHECKS = {
     "artifact_hash_holds": _hash_holds,
     "rate_match_abs": _rate("abs"),
@@ -125,4 +155,7 @@ _CHECKS = {
     "marginals_exact": _marginals_exact,
     "rows_cover_grid": _rows_cover_grid,
     "signatures_agree": _signatures_agree,
+    "slices_disjoint": _slices_disjoint,
+    "pairs_complete": _pairs_complete,
+    "claims_supported": _claims_supported,
 }

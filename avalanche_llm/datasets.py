@@ -51,7 +51,7 @@ class TokenSlice:
             "source_sha256": source_sha256(path) if path.exists() else None,
             "n_windows": len(self.windows),
             "seq_len_tokens": int(self.windows.shape[1]),
-            "chunk_index_sha256": hashlib.sha256(self.chunk_index.astype("<i8").tobytes()).hexdigest(),
+            "chunk_index": self.chunk_index.tolist(),
             "sha256": self.sha256,
         }
 

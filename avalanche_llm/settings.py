@@ -125,12 +125,14 @@ class DataB(TextData):
 
 
 class ArcData(_Section):
-    """The multiple-choice questions."""
+    """The multiple-choice questions: the first n_questions in stored order (None: all), as plain text or as a chat turn."""
 
-    hf_id: str
+    hf_id: Annotated[str, Field(min_length=1)]
     hf_config: str | None
     split: str
     prompt_template_id: Literal["ARC_MCQ_V1"]
+    chat_template: bool
+    n_questions: Count | None
 
 
 class Datasets(_Section):

@@ -1,9 +1,11 @@
 """Phases 3, 4 and 5 on the tiny model: rasters, surrogates, tables and figures, against naive computations and each other."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import pytest
 import tiny
 import torch
 
+from avalanche_dagster.checks import checks_of
 from avalanche_llm.analysis.conditions import conditions_from_frame
 from avalanche_llm.errors import MissingArtifact, SchemaError
 from avalanche_llm.io.artifacts import read_record
+from avalanche_llm.io.store import RunStore
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.hooks import ReadInput, ScaleOutput
 from avalanche_llm.phases import context
@@ -28,6 +32,7 @@ from avalanche_llm.phases.run_nulls import run_nulls
 from avalanche_llm.plotting.export import table_files
 from avalanche_llm.plotting.schemas import T06
 from avalanche_llm.plotting.tables import validate
+from avalanche_llm.stages import stages
 
 STEPS: tuple[Callable[[Job], str], ...] = (extract_rasters, run_nulls, analyze)
 
@@ -279,3 +284,17 @@ def test_raster_tokens_are_the_windows_with_their_text(config: Path, analysed: t
     np.testing.assert_array_equal(stored["token_id"].to_numpy().reshape(windows.shape), windows)
     row = stored[(stored["seq_id"] == 3) & (stored["token"] == 17)].iloc[0]
     assert row["text"] == model.tokenizer.decode([int(windows[3, 17])])
+
+
+def test_slices_disjoint_is_checked_on_the_windows_that_were_used(analysed: tuple[Path, dict[str, int]]) -> None:
+    stage = stages()["PHASE3_EXTRACT_RASTERS"]
+    run = RunStore(analysed[0]).get(tiny.run_of(analysed[0], "S03").name)
+    (check,) = (check for check in checks_of(stage, "rasters_token_layer", run) if check.check_name == "slices_disjoint")
+    assert check.passed
+    assert {name: value.value for name, value in check.metadata.items()} == {"calibration": tiny.N_WINDOWS, "rasters": tiny.N_WINDOWS, "in_both": 0}
+    used = tiny.run_of(analysed[0], "S01").name
+    shared = read_record(analysed[0] / used)["dataset"]["A_CALIBRATION"]["chunk_index"][:1]
+    record = copy.deepcopy(dict(run.record))
+    record["dataset"]["A_RASTERS"]["chunk_index"] += shared
+    (check,) = (check for check in checks_of(stage, "rasters_token_layer", replace(run, record=record)) if check.check_name == "slices_disjoint")
+    assert not check.passed

@@ -1,0 +1,156 @@
+"""The model's part of phase 6 on the ARC questions: every choice of every question scored once a gain (S06ARC; spec 17).
+
+arc_questions.parquet, a row a (gain, question): what was asked, the log-probabilities in nats, what was answered. The lists
+have one item a choice. `*_norm` is the full answer's log-probability per UTF-8 byte. Tables come from these rows alone.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from avalanche_llm.errors import DeterminismError, MissingArtifact
+from avalanche_llm.io.artifacts import Run
+from avalanche_llm.io.files import parquet, write_atomically
+from avalanche_llm.io.store import Upstream
+from avalanche_llm.metrics.accuracy import margin, pick
+from avalanche_llm.model.choices import ChoiceScores, EncodedQuestion, encode_questions, score_choices
+from avalanche_llm.model.gain import GainPlan
+from avalanche_llm.model.loader import LoadedModel
+from avalanche_llm.phases.context import open_model
+from avalanche_llm.phases.job import Job
+from avalanche_llm.phases.parts import part_path
+from avalanche_llm.progress import progress
+from avalanche_llm.questions import ROLE, Question, describe_questions, read_questions
+
+SCHEMA: Final = pa.schema(
+    [
+        ("gain_id", pa.int16()),
+        ("g", pa.float64()),
+        ("question_index", pa.int32()),
+        ("question_id", pa.string()),
+        ("n_choices", pa.int64()),
+        ("answer", pa.string()),
+        ("predicted", pa.string()),
+        ("correct", pa.bool_()),
+        ("tied", pa.bool_()),
+        ("predicted_norm", pa.string()),
+        ("correct_norm", pa.bool_()),
+        ("tied_norm", pa.bool_()),
+        ("margin", pa.float64()),
+        ("labels", pa.list_(pa.string())),
+        ("label_logprob", pa.list_(pa.float64())),
+        ("answer_logprob", pa.list_(pa.float64())),
+        ("answer_bytes", pa.list_(pa.int64())),
+    ]
+)
+
+
+def score_gains(job: Job, run: Run, gains: Sequence[float], upstream: Upstream) -> None:
+    """Score the questions once at every gain and write the rows; what an earlier attempt of this run left is kept."""
+    missing = [gain for gain in gains if not _is_kept(run, gain)]
+    if missing:
+        model = open_model(job, run, upstream)
+        questions = read_questions(job.settings.datasets.ARC_MCQ)
+        encoded = encode_questions(model, questions, chat_template=job.settings.datasets.ARC_MCQ.chat_template)
+        _use_questions(job, run, questions, encoded)
+        for gain in missing:
+            _score(job, run, model, questions, encoded, gain)
+    run.save("arc_questions", parquet(pa.concat_tables([read_scores(part_path(run, _part(gain))) for gain in gains])))
+
+
+def read_scores(path: Path) -> pa.Table:
+    """The rows of a scores file. Raises MissingArtifact if it is no such table."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise MissingArtifact(f"{path} cannot be read as a table of answers: {error}") from error
+    if not table.schema.equals(SCHEMA):
+        raise MissingArtifact(f"{path}: expected columns {SCHEMA.names}, found {table.schema.names}")
+    return table
+
+
+def _score(
+    job: Job, run: Run, model: LoadedModel, questions: Sequence[Question], encoded: Sequence[EncodedQuestion], gain: float
+) -> None:
+    began = monotonic()
+    with progress(f"questions, gain {gain:g}", len(questions), "questions") as advance:
+        scores = score_choices(
+            model,
+            encoded,
+            plan=GainPlan.uniform("MLP", gain, model.n_layers),
+            batch_questions=job.settings.pipeline.batch_windows,
+            advance=advance,
+        )
+    seconds = monotonic() - began
+    head = {"gain_id": job.settings.gains.grid.index(gain), "g": gain}
+    rows = [
+        {**head, "question_index": index, **_answer_columns(question, found)}
+        for index, (question, found) in enumerate(zip(questions, scores, strict=True))
+    ]
+    write_atomically(part_path(run, _part(gain)), parquet(pa.Table.from_pylist(rows, schema=SCHEMA)))
+    run.time("forward_s", seconds)
+    run.log("gain_measured", g=gain, seconds=round(seconds, 3), questions=len(questions))
+
+
+def _answer_columns(question: Question, scores: ChoiceScores) -> dict[str, object]:
+    """What one question was answered, by label and by full answer."""
+    n_bytes = np.array([len(text.encode()) for text in question.texts])
+    by_label, by_answer = pick(scores.label), pick(scores.answer / n_bytes)
+    return {
+        "question_id": question.question_id,
+        "n_choices": len(question.labels),
+        "answer": question.labels[question.answer],
+        "predicted": question.labels[by_label.place],
+        "correct": by_label.place == question.answer,
+        "tied": by_label.tied,
+        "predicted_norm": question.labels[by_answer.place],
+        "correct_norm": by_answer.place == question.answer,
+        "tied_norm": by_answer.tied,
+        "margin": margin(scores.label, question.answer),
+        "labels": list(question.labels),
+        "label_logprob": scores.label.tolist(),
+        "answer_logprob": scores.answer.tolist(),
+        "answer_bytes": n_bytes.tolist(),
+    }
+
+
+def _use_questions(job: Job, run: Run, questions: Sequence[Question], encoded: Sequence[EncodedQuestion]) -> None:
+    """Put the questions on record; DeterminismError if an earlier attempt of this run was asked others, or in other tokens."""
+    entry = describe_questions(job.settings.datasets.ARC_MCQ, questions) | {"prompt_ids_sha256": _ids_sha256(encoded)}
+    earlier = run.record["dataset"].get(ROLE, entry)
+    for key in ("sha256", "prompt_ids_sha256"):
+        if earlier[key] != entry[key]:
+            raise DeterminismError(
+                f"the questions are not those that {run.run_id} began with ({key}: {entry[key]}, expected {earlier[key]}); "
+                "restore the data set and the tokenizer, or remove the run"
+            )
+    run.describe(dataset={ROLE: entry})
+    run.describe(hashes={"dataset_slice_sha256": run.record["hashes"]["dataset_slice_sha256"] | {ROLE: entry["sha256"]}})
+    run.log("dataset_loaded", **entry)
+
+
+def _ids_sha256(encoded: Sequence[EncodedQuestion]) -> str:
+    """Hash over every id list that the model is given, in order."""
+    digest = hashlib.sha256()
+    for question in encoded:
+        for ids in (question.prompt, *question.continuations):
+            digest.update(np.array([len(ids), *ids], dtype="<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _is_kept(run: Run, gain: float) -> bool:
+    try:
+        read_scores(part_path(run, _part(gain)))
+    except MissingArtifact:
+        return False
+    return True
+
+
+def _part(gain: float) -> str:
+    return f"arc_{gain!r}"
