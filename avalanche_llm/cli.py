@@ -13,11 +13,13 @@ from typing import Final, NoReturn
 
 from avalanche_llm import __version__, commands
 from avalanche_llm.errors import AvalancheError, UsageError
+from avalanche_llm.release.command import verify
 
 VALIDATE: Final = "phase0_validate_env"
 RUN_ALL: Final = "run_all"
 REGISTER: Final = "register"
 RUNS: Final = "runs"
+VERIFY: Final = "verify"
 HELP: Final = {
     VALIDATE: "check device, versions, hooks and that models and data can be reached; writes nothing",
     "phase1_calibrate": "mean and spread of every unit at g = 1, target rates",
@@ -33,10 +35,17 @@ HELP: Final = {
     RUN_ALL: "run what is missing, in order, and print a summary",
     REGISTER: "show runs that another machine made in the web UI (all complete ones, or those named)",
     RUNS: "list the runs, or show one: what it found, what it read, what rests on it",
+    VERIFY: "check that runs, or a release, are what their records say, and make their tables again; writes nothing",
 }
 
 OWN: Final[Mapping[str, Callable[[argparse.Namespace], None]]] = MappingProxyType(
-    {VALIDATE: commands.validate, RUN_ALL: commands.run_everything, REGISTER: commands.register, RUNS: commands.runs}
+    {
+        VALIDATE: commands.validate,
+        RUN_ALL: commands.run_everything,
+        REGISTER: commands.register,
+        RUNS: commands.runs,
+        VERIFY: verify,
+    }
 )
 """The commands that are not one producing phase."""
 
@@ -78,6 +87,9 @@ def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument("run_ids", nargs="*", metavar="RUN_ID", help="for show")
     if command == REGISTER:
         parser.add_argument("run_ids", nargs="*", metavar="RUN_ID", help="default: every complete run of the runs folder")
+    if command == VERIFY:
+        parser.add_argument("targets", nargs="*", metavar="RUN_ID", help="or a release: its zip or folder (default: every run)")
+        parser.add_argument("--no_tables", action="store_true", help="do not make the tables again")
     if command in ("phase6_arc_mcq_eval", RUN_ALL):
         parser.add_argument("--arc_split", help="split in place of the config's")
         parser.add_argument("--arc_config", help="data set config in place of the config's")

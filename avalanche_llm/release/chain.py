@@ -1,7 +1,8 @@
 """Is a run what its record says, and does everything it rests on still hold? Reads only: no lock, no file is made (spec 21).
 
 A run is `intact` if its record, its config, every artifact and every run it read are as recorded; `incomplete` if it, or a run
-it rests on, was not finished or is not there; `changed` if anything else differs. The worse word counts.
+it rests on, was not finished, is not there, or cannot be checked in full by this code; `changed` if anything differs. The worst
+word counts.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from avalanche_llm.canon import load_canon
+from avalanche_llm.config import resolve_config
 from avalanche_llm.errors import MissingArtifact, SchemaError
 from avalanche_llm.io.artifacts import CONFIG_NAME, RECORD_NAME, index_by_path, read_record
 from avalanche_llm.io.hashing import code_version, sha256_file
@@ -110,27 +113,28 @@ def _findings(store: RunStore, run_id: str, found: Mapping[str, Verdict]) -> Ite
     complete = record["stage_status"] == "complete"
     if not complete:
         yield Finding("incomplete", "it was not finished; continue it with --allow_resume")
-    yield from _identity(folder, record)
+    misnamed = list(_identity(folder, record))
+    yield from misnamed
     yield from _files(folder, record, complete)
-    if complete and record["hashes"]["code_version"] == code_version():
-        yield from _against_stage(record)
+    if complete and not misnamed and record["hashes"]["code_version"] == code_version():
+        yield from _against_stage(folder, record)
     for dependency in record["dependencies"]:
         yield from _upstream(store, dependency, found)
 
 
 def _identity(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
     """Config, its hash and the run id belong together."""
-    expected = record["hashes"]["config_sha256"]
-    config = folder / CONFIG_NAME
-    yield from _file(config, CONFIG_NAME, expected)
     stage = stages().get(record["phase_id"])
-    tag, code = folder.name.split("_", 2)[1:]
+    _, tag, rest = folder.name.split("_", 2)
     if stage is None or stage.tag != tag:
         yield Finding("changed", f"{RECORD_NAME}: phase_id {record['phase_id']} does not belong to a run id with {tag}")
-    elif "_" not in code and config.is_file():
+    config = folder / CONFIG_NAME
+    replaced = list(_file(config, CONFIG_NAME, record["hashes"]["config_sha256"]))
+    yield from replaced
+    if not replaced and "_" not in rest:  # an id of the time says nothing of the config
         by_content = content_run_id(tag, config.read_bytes())
         if by_content != folder.name:
-            yield Finding("changed", f"{CONFIG_NAME}: this config makes {by_content}")
+            yield Finding("changed", f"{CONFIG_NAME}: it is the config of {by_content}")
 
 
 def _files(folder: Path, record: Mapping[str, Any], complete: bool) -> Iterator[Finding]:
@@ -154,19 +158,26 @@ def _file(path: Path, relative: str, expected: str) -> Iterator[Finding]:
     if not path.is_file():
         yield Finding("changed", f"{relative}: it is missing, expected sha256 {expected[:12]}")
         return
-    found = sha256_file(path)
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        yield Finding("changed", f"{relative}: it cannot be read ({error.strerror or error}), expected sha256 {expected[:12]}")
+        return
     if found != expected:
         yield Finding("changed", f"{relative}: sha256 {found[:12]}, expected {expected[:12]}")
 
 
-def _against_stage(record: Mapping[str, Any]) -> Iterator[Finding]:
+def _against_stage(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
     """What this very code writes into a record of this phase; a run of other code may lawfully differ."""
     stage = stages()[record["phase_id"]]
+    scope = resolve_config(folder / CONFIG_NAME, load_canon()).scope_sha256(stage.scope)
+    if scope != record["hashes"]["scope_sha256"]:
+        yield Finding("changed", f"{RECORD_NAME}: scope_sha256 is not that of {CONFIG_NAME}, expected {scope[:12]}")
     held = record["artifacts"]
     for name, relative in held.items():
         if stage.artifacts.get(name) != relative:
             yield Finding("changed", f"{RECORD_NAME}: artifact {name} at {relative}, expected {stage.artifacts.get(name)}")
-    for name in stage.artifacts.keys() - stage.optional - held.keys():
+    for name in sorted(stage.artifacts.keys() - stage.optional - held.keys()):
         yield Finding("changed", f"{RECORD_NAME}: artifact {name} is not on record")
     for phase_id in sorted(set(stage.needs) - {dependency["phase_id"] for dependency in record["dependencies"]}):
         yield Finding("changed", f"{RECORD_NAME}: no run of {phase_id} among its dependencies")
@@ -190,9 +201,8 @@ def _upstream(store: RunStore, dependency: Mapping[str, str], found: Mapping[str
         return  # said by the line above
     sha256 = sha256_file(folder / RECORD_NAME)
     if sha256 != dependency["record_sha256"]:
-        yield Finding(
-            "changed", f"{run_id}/{RECORD_NAME}: sha256 {sha256[:12]}, expected {dependency['record_sha256'][:12]}, the record it read"
-        )
+        read = dependency["record_sha256"]
+        yield Finding("changed", f"{run_id}/{RECORD_NAME}: sha256 {sha256[:12]}, expected {read[:12]}, the record it read")
     for name, value in (("phase_id", record["phase_id"]), ("config_sha256", record["hashes"]["config_sha256"])):
         if value != dependency[name]:
             yield Finding("changed", f"{RECORD_NAME}: {name} of {run_id} is {value[:26]}, expected {dependency[name][:26]}")

@@ -1,0 +1,38 @@
+"""Phase 8: the pack and the runs that the paper rests on, listed in MANIFEST.sha256 and archived (S08; spec 21).
+
+Everything is checked before anything is written. The model is not needed.
+"""
+
+import logging
+from functools import partial
+
+from avalanche_llm.errors import DeterminismError
+from avalanche_llm.io.files import raw
+from avalanche_llm.io.hashing import code_version
+from avalanche_llm.phases.context import guard
+from avalanche_llm.phases.job import Job
+from avalanche_llm.release.archive import write_archive
+from avalanche_llm.release.chain import require_intact
+from avalanche_llm.release.manifest import manifest_bytes, pack_members, run_members
+
+_log = logging.getLogger("avalanche_llm")
+
+
+def release(job: Job) -> str:
+    """Run the phase and return its run id."""
+    paper = job.upstream("PHASE7_PAPER_EXPORT")
+    chosen = require_intact(job.store, [paper.run_id])
+    members = [*pack_members(), *run_members(job.store, chosen)]
+    manifest = manifest_bytes(members)
+    run = job.begin("PHASE8_RELEASE")
+    with guard(job, run):
+        run.describe(model=paper.record["model"], dataset=paper.record["dataset"])
+        if run.save("manifest", raw(manifest)).read_bytes() != manifest:
+            raise DeterminismError(f"{run.folder} was begun over another pack; remove the folder and run the phase again")
+        run.save("release_zip", partial(write_archive, members=members, manifest=manifest))
+    run.complete()
+    for run_id in chosen:
+        made_by = job.store.get(run_id).record["hashes"]["code_version"]
+        if made_by != code_version():
+            _log.warning("%s was made by %s; the pack holds the source of %s", run_id, made_by, code_version())
+    return run.run_id

@@ -1,0 +1,125 @@
+"""Every phase against the bare forward passes that it needs, on the demo's model: seconds, ratio, memory, bytes, tokens.
+
+    python bench/pipeline.py [--workload small|demo]
+
+One process, phases in order, bare passes before and after; the limit of a phase is the time that its tokens take in bare
+passes. `small` is the workload on which the published implementation was counted: 8 windows of 128 tokens, 5 gains.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+import torch
+import yaml
+
+from avalanche_llm.model.loader import LoadedModel
+from avalanche_llm.phases.analyze import analyze
+from avalanche_llm.phases.arc import evaluate_arc
+from avalanche_llm.phases.calibrate import calibrate
+from avalanche_llm.phases.context import CALIBRATION_SLICE, _loaded, slices_of_a
+from avalanche_llm.phases.extract_rasters import extract_rasters
+from avalanche_llm.phases.gain_grid import gain_grid
+from avalanche_llm.phases.generalize import generalize
+from avalanche_llm.phases.job import Job, JobRequest
+from avalanche_llm.phases.run_nulls import run_nulls
+from avalanche_llm.phases.select_gstar import select_gstar
+from avalanche_llm.plan import plan_phase
+from avalanche_llm.stages import stages
+from bench.measure import counted_tokens, machine, measured
+
+REPO: Final = Path(__file__).resolve().parents[1]
+SMALL: Final[dict[str, Any]] = {
+    "extends": str(REPO / "configs" / "demo.yaml"),
+    "pipeline": {"seq_len_tokens": 128},
+    "gains": {"grid": [0.8, 0.9, 1.0, 1.1, 1.2]},
+    "datasets": {
+        "A": {"n_windows_calibration": 8, "n_windows_rasters": 8},
+        "B": {"n_windows_eval": 8},
+        "ARC_MCQ": {"n_questions": 16},
+    },
+    "events": {"rate_match_min_cal_samples": 1000},
+}
+PHASES: Final = {
+    "PHASE1_CALIBRATE": calibrate,
+    "PHASE2_GAIN_GRID": gain_grid,
+    "PHASE2_SELECT_GSTAR": select_gstar,
+    "PHASE3_EXTRACT_RASTERS": extract_rasters,
+    "PHASE4_RUN_NULLS": run_nulls,
+    "PHASE5_ANALYZE_AND_EXPORT": analyze,
+    "PHASE6_GENERALIZE_B_METRICS": generalize,
+    "PHASE6_ARC_MCQ_EVAL": evaluate_arc,
+}
+PARTS: Final = (
+    "forward_pass",
+    "add",
+    "end_batch",
+    "thresholds",
+    "label_components",
+    "branching",
+    "permutation_ensemble",
+    "shift_ensemble",
+    "fit_tail",
+    "export_tables",
+    "export_figures",
+    "write_atomically",
+)
+
+
+def bare_pass(job: Job, model: LoadedModel, repeats: int = 3) -> float:
+    """Seconds of one plain decoder pass over the calibration slice, no hooks, no head: the fastest of a few."""
+    windows = torch.from_numpy(slices_of_a(job, model)[CALIBRATION_SLICE].windows)
+    batch = job.settings.pipeline.batch_windows
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(repeats):
+            began = perf_counter()
+            for first in range(0, len(windows), batch):
+                model.decoder(input_ids=windows[first : first + batch], use_cache=False)
+            seconds.append(perf_counter() - began)
+    return min(seconds)
+
+
+def measure(config: Path, runs: Path) -> dict[str, Any]:
+    """Bare passes, every phase, and what each took of the other."""
+    job = JobRequest(config, runs_dir=runs).job()
+    where, data = job.settings.run, job.settings.datasets.A
+    model = _loaded(job.settings.model, where.model_role, where.device, where.dtype)
+    slice_tokens = data.n_windows_calibration * job.settings.pipeline.seq_len_tokens
+    before, costs = bare_pass(job, model), {}
+    for phase_id, phase in PHASES.items():
+        planned = plan_phase(job, stages()[phase_id]).seconds
+        with measured(runs, PARTS) as cost, counted_tokens(model, cost):
+            phase(job)
+        costs[phase_id] = cost.rounded() | {"planned_s": None if planned is None else round(planned, 1)}
+    bare = (before + bare_pass(job, model)) / 2
+    for cost in costs.values():
+        cost["passes"] = round(cost["tokens"] / slice_tokens, 2)
+        cost["limit_s"] = round(cost["passes"] * bare, 2)
+        cost["ratio"] = round(cost["wall_s"] / cost["limit_s"], 3) if cost["limit_s"] else None
+    needed, taken = (sum(cost[name] for cost in costs.values()) for name in ("limit_s", "wall_s"))
+    return {
+        "machine": machine(),
+        "bare_pass_s": round(bare, 3),
+        "slice_tokens": slice_tokens,
+        "phases": costs,
+        "all": {"limit_s": round(needed, 1), "wall_s": round(taken, 1), "ratio": round(taken / needed, 3)},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workload", choices=("small", "demo"), default="small")
+    with tempfile.TemporaryDirectory() as folder:
+        config = REPO / "configs" / "demo.yaml"
+        if parser.parse_args().workload == "small":
+            config = Path(folder) / "small.yaml"
+            config.write_text(yaml.safe_dump(SMALL, sort_keys=False), encoding="utf-8")
+        print(json.dumps(measure(config, Path(folder) / "runs"), indent=2))
+
+
+if __name__ == "__main__":
+    main()
