@@ -2,15 +2,10 @@
 
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from avalanche_llm.commands import make_request
 from avalanche_llm.errors import DeterminismError
-
-if TYPE_CHECKING:
-    from avalanche_llm.release.chain import Verdict
 
 
 def verify(arguments: Namespace) -> None:
@@ -24,23 +19,17 @@ def verify(arguments: Namespace) -> None:
     if arguments.dry_run:
         print("\n".join([*releases, *chain]))
         return
-    with_tables = not arguments.no_tables
-
-    def found() -> "Iterator[Verdict]":
-        for release in releases:
-            yield from verify_release(Path(release), with_tables=with_tables)
-        if chain:
-            yield from verify_runs(store, chain, with_tables=with_tables)
-
-    wrong, tally = [], Counter[str]()
-    for verdict in found():
-        print(f"{verdict.subject:24}  {verdict.status}", flush=True)
+    found = [verdict for release in releases for verdict in verify_release(Path(release), with_tables=not arguments.no_tables)]
+    if chain:
+        found += verify_runs(store, chain, with_tables=not arguments.no_tables)
+    for verdict in found:
+        print(f"{verdict.subject:24}  {verdict.status}")
         for finding in verdict.findings:
-            print(f"    {finding.text}", flush=True)
-        tally[verdict.status] += 1
-        wrong += [verdict.subject] if verdict.status != "intact" else []
-    print(", ".join(f"{tally[status]} {status}" for status in ("intact", "changed", "incomplete")))
+            print(f"    {finding.text}")
+    tally = Counter(verdict.status for verdict in found)
+    print(f"{tally['intact']} intact, {tally['changed']} changed, {tally['incomplete']} incomplete")
+    wrong = [verdict.subject for verdict in found if verdict.status != "intact"]
     if wrong:
         raise DeterminismError(
-            f"{len(wrong)} of {tally.total()} are not as recorded, first {wrong[0]}; restore what is named above or make it again"
+            f"{len(wrong)} of {len(found)} are not as recorded, first {wrong[0]}; restore what is named above or make it again"
         )

@@ -54,11 +54,11 @@ def remade_tables(run: Upstream) -> Iterator[Finding]:
         return
     recorded = {f"{table_id}_{form}" for table_id in SCHEMAS for form in FORMS} & run.record["artifacts"].keys()
     differing = [
-        Finding("changed", f"{name}: {problem}{other}")
+        Finding("changed", f"{problem}{other}")
         for name in sorted(recorded | files.keys())
         if (problem := _difference(run, name, files.get(name)))
     ]
-    yield from differing or [Finding("intact", f"{len(made)} tables made again, equal{other}")]
+    yield from differing or [Finding("intact", f"made again, equal: {', '.join(made) or 'no table'}{other}")]
 
 
 def other_versions(record: Mapping[str, Any]) -> str:
@@ -72,17 +72,17 @@ def other_versions(record: Mapping[str, Any]) -> str:
 def _difference(run: Upstream, name: str, made: bytes | None) -> str:
     """Where one recorded file and the bytes made again first differ; empty if they do not."""
     if name not in run.record["artifacts"]:
-        return "made again, but not on record"
+        return f"{name}: the artifacts make it, but it is not on record"
     relative = run.record["artifacts"][name]
     if made is None:
-        return f"{relative} is on record, but is not made again from the artifacts"
+        return f"{relative}: it is on record, but the artifacts do not make it"
     if sha256_bytes(made) == index_by_path(run.record)[relative]["sha256"]:
         return ""
     table_id, _, form = name.rpartition("_")
     try:
-        return f"{relative} {_first_cell(table_id, _cells(run.folder / relative, form), _cells(io.BytesIO(made), form))}"
+        return f"{relative}: {_first_cell(table_id, _cells(run.folder / relative, form), _cells(io.BytesIO(made), form))}"
     except (OSError, ValueError) as error:
-        return f"{relative} cannot be read as a table: {str(error).splitlines()[0]}"
+        return f"{relative}: it cannot be read as a table: {str(error).splitlines()[0]}"
 
 
 def _cells(source: Path | io.BytesIO, form: str) -> pd.DataFrame:
@@ -94,12 +94,12 @@ def _cells(source: Path | io.BytesIO, form: str) -> pd.DataFrame:
 
 def _first_cell(table_id: str, recorded: pd.DataFrame, made: pd.DataFrame) -> str:
     if list(recorded.columns) != list(made.columns):
-        return f"has columns {list(recorded.columns)}, expected {list(made.columns)}"
+        return f"columns {list(recorded.columns)}, expected {list(made.columns)}"
     if len(recorded) != len(made):
-        return f"has {len(recorded)} rows, expected {len(made)}"
+        return f"{len(recorded)} rows, expected {len(made)}"
     unequal = recorded.ne(made).to_numpy()
     if not unequal.any():
-        return "holds the same values in other bytes"
+        return "the same values in other bytes"
     row, column = divmod(int(unequal.argmax()), unequal.shape[1])
     name, was, now = made.columns[column], recorded.iloc[row], made.iloc[row]
     key = ", ".join(f"{part}={now[part]}" for part in SCHEMAS[table_id].key)

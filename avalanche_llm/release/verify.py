@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from avalanche_llm.errors import MissingArtifact, SchemaError
+from avalanche_llm.errors import MissingArtifact, SchemaError, UsageError
+from avalanche_llm.io.artifacts import RECORD_NAME
 from avalanche_llm.io.hashing import sha256_file
 from avalanche_llm.io.store import RunStore
 from avalanche_llm.progress import progress
@@ -21,8 +22,7 @@ def runs_to_verify(store: RunStore, run_ids: Sequence[str]) -> list[str]:
     """
     from avalanche_llm.catalog import find
 
-    named = [find(store, run_id).run_id for run_id in run_ids]
-    chain = chain_of(store, named or sorted(folder.name for folder in store.root.glob("RUN_*") if folder.is_dir()))
+    chain = chain_of(store, [find(store, run_id).run_id for run_id in run_ids]) if run_ids else _every_run(store)
     if not chain:
         raise MissingArtifact(f"no runs under {store.root}; name another folder with --runs_dir, or run a phase first")
     return chain
@@ -41,16 +41,23 @@ def verify_release(release: Path, *, with_tables: bool) -> Iterator[Verdict]:
     with unpacked(release) as folder:
         yield Verdict(release.name, tuple(_against_manifest(folder)))
         store = RunStore(folder / RUNS)
-        yield from verify_runs(store, runs_to_verify(store, ()), with_tables=with_tables)
+        yield from verify_runs(store, _every_run(store), with_tables=with_tables)
 
 
 def is_release(target: str) -> bool:
-    """Whether a word of the command line names an archive or a folder, not a run. MissingArtifact if none is there."""
-    if RUN_ID.fullmatch(target) or not ("." in target or "/" in target):
+    """Whether a word of the command line names an archive or a folder, not a run id. MissingArtifact if it is not there."""
+    path = Path(target)
+    if RUN_ID.fullmatch(target):
         return False
-    if not Path(target).exists():
+    if (path / RECORD_NAME).is_file():
+        raise UsageError(f"{target} is one run; expected {path.name} --runs_dir {path.parent}")
+    if not path.exists() and len(path.parts) + len(path.suffixes) > 1:
         raise MissingArtifact(f"no release at {target}; expected a zip, or the folder it was unpacked to")
-    return True
+    return path.exists()
+
+
+def _every_run(store: RunStore) -> list[str]:
+    return chain_of(store, sorted(folder.name for folder in store.root.glob("RUN_*") if folder.is_dir()))
 
 
 def _against_manifest(folder: Path) -> Iterator[Finding]:
