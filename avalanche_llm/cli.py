@@ -20,6 +20,7 @@ RUN_ALL: Final = "run_all"
 REGISTER: Final = "register"
 RUNS: Final = "runs"
 VERIFY: Final = "verify"
+REPORT: Final = "report"
 HELP: Final = {
     VALIDATE: "check device, versions, hooks and that models and data can be reached; writes nothing",
     "phase1_calibrate": "mean and spread of every unit at g = 1, target rates",
@@ -32,6 +33,7 @@ HELP: Final = {
     "phase6_arc_mcq_eval": "ARC questions at g = 1 and g*",
     "phase7_paper_export": "paper sections from the tables",
     "phase8_release": "manifest and archive",
+    REPORT: "one HTML page over a paper and all it rests on: verdicts, charts, figures, tables, provenance",
     RUN_ALL: "run what is missing, in order, and print a summary",
     REGISTER: "show runs that another machine made in the web UI (all complete ones, or those named)",
     RUNS: "list the runs, or show one: what it found, what it read, what rests on it",
@@ -41,13 +43,14 @@ HELP: Final = {
 OWN: Final[Mapping[str, Callable[[argparse.Namespace], None]]] = MappingProxyType(
     {
         VALIDATE: commands.validate,
+        REPORT: commands.report,
         RUN_ALL: commands.run_everything,
         REGISTER: commands.register,
         RUNS: commands.runs,
         VERIFY: verify,
     }
 )
-"""The commands that are not one producing phase."""
+"""The commands that do more or other than run one producing phase."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,6 +90,8 @@ def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument("run_ids", nargs="*", metavar="RUN_ID", help="for show")
     if command == REGISTER:
         parser.add_argument("run_ids", nargs="*", metavar="RUN_ID", help="default: every complete run of the runs folder")
+    if command == REPORT:
+        parser.add_argument("run_ids", nargs="*", metavar="RUN_ID", help="runs to report on (default: those of the config)")
     if command == VERIFY:
         parser.add_argument("targets", nargs="*", metavar="RUN_ID", help="or a release: its zip or folder (default: every run)")
         parser.add_argument("--no_tables", action="store_true", help="do not make the tables again")

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,6 +36,19 @@ def run_phase(arguments: Namespace) -> None:
     from avalanche_llm.stages import stage_for_command
 
     print(job.store.root / materialize_phase(stage_for_command(arguments.command), request))
+
+
+def report(arguments: Namespace) -> None:
+    """Make the report of the named runs, with the config of the first of them unless another is given."""
+    if arguments.run_ids and arguments.config is None:
+        from avalanche_llm.canon import load_canon
+        from avalanche_llm.io.artifacts import CONFIG_NAME
+        from avalanche_llm.io.store import RunStore
+
+        store = RunStore(arguments.runs_dir or Path(load_canon()["PATH.RUNS_DIR"]))
+        arguments.config = store.get(arguments.run_ids[0]).folder / CONFIG_NAME
+    arguments.dep = [*arguments.dep, *arguments.run_ids]
+    run_phase(arguments)
 
 
 def validate(arguments: Namespace) -> None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avalanche_llm.canon import load_canon
+from avalanche_llm.datasets import load_rows
 from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.phases.job import Job
 from avalanche_llm.run_id import content_run_id
-from avalanche_llm.settings import ModelChoice, Settings
+from avalanche_llm.settings import ArcData, ModelChoice, Settings
 from avalanche_llm.stages import Stage, stages
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -66,7 +67,7 @@ class Plan:
 
 
 def passes_and_windows(job: Job, stage: Stage) -> tuple[int, int]:
-    """Forward passes over a slice, and windows in all, that a built phase makes.
+    """Forward passes over a slice, and windows in all, that a built phase makes; a question is a window.
 
     How many distinct g* there are is known once they are chosen; until then the number of cells bounds it.
     """
@@ -80,10 +81,19 @@ def passes_and_windows(job: Job, stage: Stage) -> tuple[int, int]:
         return beside_baseline + 1, (beside_baseline + 1) * rasters
     if stage.phase_id == "PHASE6_GENERALIZE_B_METRICS":
         return beside_baseline + 1, (beside_baseline + 1) * settings.datasets.B.n_windows_eval
+    if stage.phase_id == "PHASE6_ARC_MCQ_EVAL":
+        return beside_baseline + 1, (beside_baseline + 1) * _n_questions(settings.datasets.ARC_MCQ)
     if stage.phase_id == "PHASE5_ANALYZE_AND_EXPORT":
         passes = beside_baseline * (len(load_canon()["ENUM.INTERVENTION_ID"]) - 1)
         return passes, passes * calibration
     return 0, 0
+
+
+def _n_questions(data: ArcData) -> int:
+    """How many questions there are; 0 where that takes a look at the hub."""
+    if data.n_questions is not None:
+        return data.n_questions
+    return sum(1 for _ in load_rows(data.hf_id, data.hf_config, data.split)) if Path(data.hf_id).expanduser().exists() else 0
 
 
 def _distinct_gstar(job: Job) -> int:
@@ -99,7 +109,7 @@ def plan_phase(job: Job, stage: Stage) -> Plan:
     """The plan of `stage` for this job. Nothing is created and no model is loaded."""
     settings = job.settings
     passes, windows = passes_and_windows(job, stage)
-    shape = model_shape(settings.model) if passes else None
+    shape = model_shape(settings.model) if windows else None
     flops = seconds = memory = None
     device = settings.run.device.split(":")[0]
     if shape is not None:
@@ -177,7 +187,9 @@ def plan_lines(plan: Plan, job: Job) -> list[str]:
     """The plan as text for a terminal."""
     known = plan.flops is not None and plan.seconds is not None and plan.memory_gib is not None
     cost = "no forward passes" if not plan.n_passes else f"{plan.n_passes} passes, {plan.n_windows} windows in all"
-    if plan.n_passes and not known:
+    if plan.n_passes and not plan.n_windows:
+        cost = f"{plan.n_passes} passes over every question; cost unknown (the data set is not on this machine)"
+    elif plan.n_passes and not known:
         cost += "; cost unknown (the model's config.json is not on this machine)"
     elif known:
         run = job.settings.run

@@ -9,7 +9,8 @@ A row has `id`, `question`, `answerKey` and `choices`, the latter as {"text": [.
     B. {text}
     Answer:
 
-without a line break at the end. Runs of white space inside a text count as one space, so that each stands on its line.
+without a line break at the end; its cloze form leaves the choices out. Runs of white space inside a text count as one
+space, so that each stands on its line.
 """
 
 import hashlib
@@ -51,6 +52,11 @@ class Question:
         """The question as ARC_MCQ_V1."""
         choices = (f"{label}. {text}" for label, text in zip(self.labels, self.texts, strict=True))
         return "\n".join((f"Question: {self.text}", "Choices:", *choices, "Answer:"))
+
+    @property
+    def cloze_prompt(self) -> str:
+        """The question alone: what a full answer scores after it owes nothing to reading the choices."""
+        return f"Question: {self.text}\nAnswer:"
 
 
 def read_questions(data: ArcData) -> tuple[Question, ...]:

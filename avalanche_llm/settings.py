@@ -74,7 +74,8 @@ class Pipeline(_Section):
 class HookNames(_Section):
     """Module names of a model family (spec 12): `layers` below the decoder, the rest below one layer.
 
-    `mlp` and `attn` name the modules whose output is added to the residual stream, `down` the MLP's last projection.
+    `mlp` and `attn` name the modules whose output is added to the residual stream, `down` the MLP's last projection. `up`, `act`
+    and, where the MLP is gated, `gate` serve the hook check; one name for gate and up is one projection, its first half the gate.
     """
 
     layers: str
@@ -84,6 +85,12 @@ class HookNames(_Section):
     gate: str | None = None
     up: str | None = None
     act: str | None = None
+
+    @model_validator(mode="after")
+    def _checkable_or_not(self) -> "HookNames":
+        if (self.up is None) != (self.act is None) or (self.gate is not None and self.up is None):
+            raise ValueError("hooks: up and act belong together, and gate needs both; name them or leave all three out")
+        return self
 
 
 class ModelChoice(_Section):

@@ -485,7 +485,8 @@ def test_a_process_that_fails_in_a_phase_ends_in_one_error_line_without_a_traceb
 # --- phase 0 and run_all
 
 
-def test_phase_zero_validates_and_creates_no_run_directory(config: Path, runs: Path, cli: Main) -> None:
+def test_phase_zero_validates_and_creates_no_run_directory(model_folder: Path, tmp_path: Path, runs: Path, cli: Main) -> None:
+    config = tiny.write_config(tmp_path / "c.yaml", model_folder, datasets__ARC_MCQ__hf_id="allenai/ai2_arc")
     result = cli("phase0_validate_env", *at(config, runs))
     assert result.code == 0, result.err
     lines = result.out.splitlines()

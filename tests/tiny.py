@@ -19,9 +19,11 @@ from avalanche_llm.phases.job import Job, JobRequest
 
 REPO = Path(__file__).resolve().parents[1]
 TEXT = REPO / "data" / "jargon.txt"
+QUESTIONS = REPO / "data" / "arc_demo.jsonl"
 GAINS = [0.8, 1.0, 1.1, 1.3]
 RATES = [2e-3, 8e-3]
 N_LAYERS, D_FF, SEQ_LEN, N_WINDOWS, BATCH = 3, 64, 64, 16, 4
+N_QUESTIONS = 15
 VOCABULARY = 320
 PHASES = ("phase1_calibrate", "phase2_gain_grid", "phase2_select_gstar")
 
@@ -57,7 +59,7 @@ def llama(*, seed: int = 0) -> Any:
         num_hidden_layers=N_LAYERS,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=128,
+        max_position_embeddings=512,
         initializer_range=0.2,
     )
     return LlamaForCausalLM(config).eval()
@@ -98,6 +100,7 @@ def values(model: Path, **changes: Any) -> dict[str, Any]:
                 "n_windows_rasters": N_WINDOWS,
             },
             "B": {"hf_id": str(REPO / "data" / "devil.txt"), "hf_config": None, "split": "train", "n_windows_eval": 4},
+            "ARC_MCQ": {"hf_id": str(QUESTIONS), "hf_config": None, "split": "test", "n_questions": N_QUESTIONS},
         },
         "gains": {"grid": GAINS},
         "events": {"target_rates": RATES},

@@ -1,11 +1,13 @@
 """Rows of T03: every cell at g = 1 and at its g*, with the paired difference of the two (SCIENCE section 7; spec 17).
 
-accuracy is the share of questions whose right label is most probable, opt_acc_norm the same by the full answer per byte. Both
-gains of a cell answer the same questions, so the difference is paired, and every interval comes from one weight matrix.
+accuracy is the share of questions whose right label is most probable; opt_acc_norm and opt_acc_cloze score the full answer per
+byte, after the listed choices and after the question alone. Both gains of a cell answer the same questions, so a difference is
+paired, and every interval comes from one weight matrix.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,8 @@ from avalanche_llm.analysis.summarize import Row, RowHead
 from avalanche_llm.metrics.accuracy import accuracy, chance_level, mcnemar
 from avalanche_llm.metrics.likelihood import Sampled
 
+_UNPAIRED: Final = Sampled(float("nan"), np.full(1, np.nan))
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -23,17 +27,20 @@ class Answers:
 
     correct: Bool[np.ndarray, " question"]
     correct_norm: Bool[np.ndarray, " question"]
+    correct_cloze: Bool[np.ndarray, " question"]
     margin: Float64[np.ndarray, " question"]
     n_choices: Int64[np.ndarray, " question"]
+    place: Int64[np.ndarray, " question"]
     n_tied: int
 
     @classmethod
     def of(cls, rows: pd.DataFrame) -> "Answers":
         """From the rows of one gain of arc_questions.parquet."""
-        correct, correct_norm, margin, n_choices = (
-            rows[name].to_numpy() for name in ("correct", "correct_norm", "margin", "n_choices")
-        )
-        return cls(correct, correct_norm, margin, n_choices, int((rows["tied"] | rows["tied_norm"]).sum()))
+        measures = ("correct", "correct_norm", "correct_cloze", "margin", "n_choices")
+        place = [list(labels).index(label) for labels, label in zip(rows["labels"], rows["predicted"], strict=True)]
+        tied = rows["tied"] | rows["tied_norm"] | rows["tied_cloze"]
+        columns = {name: rows[name].to_numpy() for name in measures}
+        return cls(**columns, place=np.array(place), n_tied=int(tied.sum()))
 
 
 def arc_rows(
@@ -55,11 +62,12 @@ def _row(
     weights: Int64[np.ndarray, "reps question"],
 ) -> Row:
     found, notes = answers[condition.g], []
-    by_label, by_answer = accuracy(found.correct, weights), accuracy(found.correct_norm, weights)
-    difference, p = Sampled(float("nan"), np.full(1, np.nan)), None
+    by_label, by_cloze = accuracy(found.correct, weights), accuracy(found.correct_cloze, weights)
+    change, cloze_change, p = _UNPAIRED, _UNPAIRED, None
     if condition.g_condition == "gstar":
         reference = answers[baseline]
-        difference = by_label.minus(accuracy(reference.correct, weights))
+        change = by_label.minus(accuracy(reference.correct, weights))
+        cloze_change = by_cloze.minus(accuracy(reference.correct_cloze, weights))
         discordant = mcnemar(reference.correct, found.correct)
         p = discordant.p
         if condition.g == baseline:
@@ -76,10 +84,13 @@ def _row(
         n_questions=len(found.correct),
         **_with_interval("accuracy", by_label),
         mean_logprob_correct_minus_incorrect=float(found.margin.mean()),
-        **_with_interval("opt_acc_norm", by_answer),
+        **_with_interval("opt_acc_norm", accuracy(found.correct_norm, weights)),
+        **_with_interval("opt_acc_cloze", by_cloze),
         opt_chance=chance_level(found.n_choices),
+        opt_same_place_share=float(np.bincount(found.place).max() / len(found.place)),
         opt_mcnemar_p=p,
-        **_with_interval("opt_delta_accuracy", difference),
+        **_with_interval("opt_delta_accuracy", change),
+        **_with_interval("opt_delta_acc_cloze", cloze_change),
         opt_note="; ".join(notes) or None,
     )
 

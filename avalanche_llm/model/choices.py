@@ -1,22 +1,23 @@
-"""Log-probabilities of the choices of a question: its labels, and its full answers, after the same prompt (spec 17).
+"""Log-probabilities of what may follow a prompt: the labels and the full answers of a question's choices (spec 17).
 
 A continuation c[0 .. n-1] after a prompt scores, in nats,
 
-    log p(c[0] | prompt) + sum_{j >= 1} log p(c[j] | prompt, c[0 .. j-1])      softmax in float32, sum in float64
+    log p(c[0] | prompt) + sum_{j >= 1} log p(c[j] | prompt, c[0 .. j-1])      softmax and sum in float64
 
-One forward over a batch of prompts gives every first token, and with it every label of a single token. The other tokens take
-a second, short forward: one row a continuation, on a copy of the keys and values of its prompt. Rows are padded on the right;
-what is padded is masked, and positions are those of the unpadded text.
+(a softmax over 50,000 tokens in float32 is off by up to 2e-5). One forward over a batch of prompts gives every first token,
+and with it every label of a single token. The other tokens take a second, short forward: one row a continuation, on a copy of
+the keys and values of its prompt. Rows are padded on the right; what is padded is masked, and positions are those of the
+unpadded text.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
-from torch.nn.functional import cross_entropy
+from jaxtyping import Float64, Int64
 from transformers import DynamicCache
 
 from avalanche_llm.errors import ConfigError, DataError
@@ -30,29 +31,24 @@ _PADDING: Final = 0  # any token will do: no unpadded position sees it
 
 
 @dataclass(frozen=True)
-class EncodedQuestion:
-    """Token ids of a question: its prompt, and what follows the prompt for each label and for each full answer."""
+class Prompted:
+    """The prompt of a question and what may follow it, as token ids."""
 
     question_id: str
     prompt: Ids
-    labels: tuple[Ids, ...]
-    answers: tuple[Ids, ...]
-
-    @property
-    def continuations(self) -> tuple[Ids, ...]:
-        return (*self.labels, *self.answers)
+    continuations: tuple[Ids, ...]
 
 
 @dataclass(frozen=True)
-class ChoiceScores:
-    """Log-probability of every choice of one question, in nats: of its label, and of its full answer."""
+class EncodedQuestions:
+    """Every question in both forms: its choices listed, followed by each label and each answer; and cloze, by each answer."""
 
-    label: Float64[np.ndarray, " choice"]
-    answer: Float64[np.ndarray, " choice"]
+    listed: tuple[Prompted, ...]
+    cloze: tuple[Prompted, ...]
 
 
-def encode_questions(model: LoadedModel, questions: Sequence[Question], *, chat_template: bool) -> list[EncodedQuestion]:
-    """Every question as token ids; with `chat_template` the prompt is the user's turn and the choice begins the reply.
+def encode_questions(model: LoadedModel, questions: Sequence[Question], *, chat_template: bool) -> EncodedQuestions:
+    """Questions as token ids; with `chat_template` the prompt is the user's turn and the choice begins the reply.
 
     Raises ConfigError where the tokenizer has no chat template, DataError where a question does not split into prompt and
     choice, or is longer than the model reads.
@@ -62,46 +58,49 @@ def encode_questions(model: LoadedModel, questions: Sequence[Question], *, chat_
         raise ConfigError(
             f"the tokenizer of {model.identity['id']} has no chat template; set datasets.ARC_MCQ.chat_template to false"
         )
-    encoded = [_encode(tokenizer, question, chat_template) for question in questions]
-    _check_length(model, encoded)
+    encode = partial(_encode, tokenizer, chat_template)
+    encoded = EncodedQuestions(
+        tuple(encode(question.question_id, question.prompt, (*question.labels, *question.texts)) for question in questions),
+        tuple(encode(question.question_id, question.cloze_prompt, question.texts) for question in questions),
+    )
+    _check_length(model, (*encoded.listed, *encoded.cloze))
     return encoded
 
 
 def score_choices(
     model: LoadedModel,
-    questions: Sequence[EncodedQuestion],
+    questions: Sequence[Prompted],
     *,
     plan: GainPlan,
     batch_questions: int,
     advance: Callable[[int], None] = lambda n_questions: None,
-) -> list[ChoiceScores]:
-    """Score every choice of every question at the gains of `plan`. Raises DataError if a score is NaN or infinite."""
+) -> list[Float64[np.ndarray, " continuation"]]:
+    """The score of every continuation of every question at the gains of `plan`. DataError if one is NaN or infinite."""
     scale = ScaleOutput(model.modules("mlp" if plan.target == "MLP" else "attn"), plan.gains)
-    scores: list[ChoiceScores] = []
+    scores: list[np.ndarray] = []
     with torch.inference_mode(), scale:
         for first in range(0, len(questions), batch_questions):
             batch = questions[first : first + batch_questions]
-            logprobs = iter(_continuation_logprobs(model, batch).cpu().numpy())
-            for question in batch:
-                label, answer = (np.array([next(logprobs) for _ in kind]) for kind in (question.labels, question.answers))
-                if not np.isfinite([label, answer]).all():
+            ends = np.cumsum([len(question.continuations) for question in batch])
+            for question, found in zip(batch, np.split(_logprobs(model, batch).cpu().numpy(), ends[:-1]), strict=True):
+                if not np.isfinite(found).all():
                     raise DataError(
                         f"question {question.question_id}: log-probabilities became NaN or infinite at gain "
                         f"{max(plan.gains, key=lambda gain: abs(gain - 1))}; use --dtype fp32 or leave that gain out"
                     )
-                scores.append(ChoiceScores(label, answer))
+                scores.append(found)
             advance(len(batch))
     return scores
 
 
-def _continuation_logprobs(model: LoadedModel, batch: Sequence[EncodedQuestion]) -> Float64[torch.Tensor, " continuation"]:
-    """One number a continuation, question by question, labels before answers."""
+def _logprobs(model: LoadedModel, batch: Sequence[Prompted]) -> Float64[torch.Tensor, " continuation"]:
+    """One number a continuation, question by question."""
     prompts, mask = _padded((question.prompt for question in batch), model.device)
     lengths = mask.sum(dim=1)
     cache = DynamicCache(config=model.causal.config)
     first_token = _first_token_logprobs(model, prompts, mask, cache)
     asked = [(place, ids) for place, question in enumerate(batch) for ids in question.continuations]
-    total = torch.stack([first_token[place, ids[0]] for place, ids in asked]).to(torch.float64)
+    total = torch.stack([first_token[place, ids[0]] for place, ids in asked])
     longer = [row for row, (_, ids) in enumerate(asked) if len(ids) > 1]
     if not longer:
         return total
@@ -115,15 +114,16 @@ def _continuation_logprobs(model: LoadedModel, batch: Sequence[EncodedQuestion])
         past_key_values=cache,
         use_cache=True,
     ).logits
-    for row, row_logits in zip(longer, logits, strict=True):  # one at a time: float32 logits of all rows are large
+    for row, row_logits in zip(longer, logits, strict=True):  # one at a time: float64 logits of all rows are large
         rest = torch.tensor(asked[row][1][1:], device=model.device)
-        total[row] -= cross_entropy(row_logits[: len(rest)].to(torch.float32), rest, reduction="none").sum(dtype=torch.float64)
+        each = torch.log_softmax(row_logits[: len(rest)].to(torch.float64), dim=-1).gather(1, rest[:, None])
+        total[row] += each.sum()
     return total
 
 
 def _first_token_logprobs(
     model: LoadedModel, prompts: Int64[torch.Tensor, "batch token"], mask: Int64[torch.Tensor, "batch token"], cache: Any
-) -> Float[torch.Tensor, "batch vocabulary"]:
+) -> Float64[torch.Tensor, "batch vocabulary"]:
     """log softmax after the last token of each prompt; `cache` is filled. The head sees the last tokens only."""
     last = mask.sum(dim=1) - 1
     kept = torch.unique(last)
@@ -137,7 +137,7 @@ def _first_token_logprobs(
         logits_to_keep=kept,
     ).logits
     of_each = logits[torch.arange(len(last), device=model.device), torch.searchsorted(kept, last)]
-    return torch.log_softmax(of_each.to(torch.float32), dim=-1)
+    return torch.log_softmax(of_each.to(torch.float64), dim=-1)
 
 
 def _padded(rows: Iterable[Ids], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,8 +149,8 @@ def _padded(rows: Iterable[Ids], device: torch.device) -> tuple[torch.Tensor, to
     return ids, given
 
 
-def _encode(tokenizer: Any, question: Question, chat_template: bool) -> EncodedQuestion:
-    prompt, space, start = question.prompt, " ", _first_special(tokenizer)
+def _encode(tokenizer: Any, chat_template: bool, question_id: str, prompt: str, choices: Sequence[str]) -> Prompted:
+    space, start = " ", _first_special(tokenizer)
     if chat_template:
         turn = [{"role": "user", "content": prompt}]
         prompt = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
@@ -165,13 +165,13 @@ def _encode(tokenizer: Any, question: Question, chat_template: bool) -> EncodedQ
         whole = ids_of(prompt + space + choice)
         if whole[: len(ids)] != ids or len(whole) == len(ids):
             raise DataError(
-                f"question {question.question_id}: expected the tokens of the prompt to stay as they are when {space + choice!r} "
+                f"question {question_id}: expected the tokens of the prompt to stay as they are when {space + choice!r} "
                 "follows; this tokenizer joins the two, so that the choice has no tokens of its own; leave the question out "
                 "or set datasets.ARC_MCQ.chat_template the other way"
             )
         return whole[len(ids) :]
 
-    return EncodedQuestion(question.question_id, ids, *(tuple(map(after, kind)) for kind in (question.labels, question.texts)))
+    return Prompted(question_id, ids, tuple(map(after, choices)))
 
 
 def _first_special(tokenizer: Any) -> Ids:
@@ -180,9 +180,10 @@ def _first_special(tokenizer: Any) -> Ids:
     return (start,) if start is not None and tokenizer("")["input_ids"][:1] == [start] else ()
 
 
-def _check_length(model: LoadedModel, questions: Sequence[EncodedQuestion]) -> None:
+def _check_length(model: LoadedModel, questions: Sequence[Prompted]) -> None:
     """Padding counts: within a sliding window of attention it would take the place of text."""
-    config = model.causal.config
+    whole: Any = model.causal.config
+    config = whole.get_text_config()
     limits = [getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window")]
     limit = min((found for found in limits if found), default=None)
     longest = max(questions, key=lambda question: len(question.prompt))

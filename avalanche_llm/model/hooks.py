@@ -1,4 +1,4 @@
-"""The only hooks: one that scales what a module returns, one that reads what a module is given. Both always come off."""
+"""The only hooks: one scales what a module returns, one reads it, one reads what a module is given. All always come off."""
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 OnInput = Callable[[int, torch.Tensor], None]
+OnOutput = Callable[[int, torch.Tensor], None]
 
 
 class _Hooks:
@@ -47,16 +48,37 @@ class ScaleOutput(_Hooks):
 
 
 class ReadInput(_Hooks):
-    """Calls on_input(i, tensor) with the first argument of modules[i] on every forward pass."""
+    """Calls on_input(i, tensor) with the first argument of modules[i] on every forward pass.
 
-    def __init__(self, modules: Sequence[nn.Module], on_input: OnInput) -> None:
+    With `layers` the tensor has the batch and token axes of what layers[i] is given, also where a block makes one axis of the
+    two on its way (OPT).
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], on_input: OnInput, layers: Sequence[nn.Module] | None = None) -> None:
         super().__init__()
         self._modules = modules
         self._on_input = on_input
+        self._layers = layers
 
     def _register(self) -> None:
         for index, module in enumerate(self._modules):
-            self._handles.append(module.register_forward_pre_hook(_reader(index, self._on_input)))
+            axes: list[torch.Size] = []
+            if self._layers is not None:
+                self._handles.append(self._layers[index].register_forward_pre_hook(_axes_reader(axes)))
+            self._handles.append(module.register_forward_pre_hook(_reader(index, self._on_input, axes)))
+
+
+class ReadOutput(_Hooks):
+    """Calls on_output(i, tensor) with what modules[i] returns on every forward pass; of a tuple, with its first element."""
+
+    def __init__(self, modules: Sequence[nn.Module], on_output: OnOutput) -> None:
+        super().__init__()
+        self._modules = modules
+        self._on_output = on_output
+
+    def _register(self) -> None:
+        for index, module in enumerate(self._modules):
+            self._handles.append(module.register_forward_hook(_output_reader(index, self._on_output)))
 
 
 def _scaler(gain: float) -> Callable[[nn.Module, Any, Any], Any]:
@@ -68,8 +90,23 @@ def _scaler(gain: float) -> Callable[[nn.Module, Any, Any], Any]:
     return scale
 
 
-def _reader(index: int, on_input: OnInput) -> Callable[[nn.Module, Any], None]:
+def _axes_reader(axes: list[torch.Size]) -> Callable[[nn.Module, Any], None]:
     def read(module: nn.Module, arguments: Any) -> None:
-        on_input(index, arguments[0])
+        axes[:] = [arguments[0].shape[:-1]]
+
+    return read
+
+
+def _reader(index: int, on_input: OnInput, axes: list[torch.Size]) -> Callable[[nn.Module, Any], None]:
+    def read(module: nn.Module, arguments: Any) -> None:
+        given = arguments[0]
+        on_input(index, given.view(*axes[0], given.shape[-1]) if axes else given)
+
+    return read
+
+
+def _output_reader(index: int, on_output: OnOutput) -> Callable[[nn.Module, Any, Any], None]:
+    def read(module: nn.Module, arguments: Any, output: Any) -> None:
+        on_output(index, output[0] if isinstance(output, tuple) else output)
 
     return read

@@ -12,7 +12,8 @@ from torch import nn
 
 from avalanche_llm.errors import DeterminismError, EnvironmentProblem
 from avalanche_llm.io.hashing import CHECKPOINT_SUFFIXES, sha256_tree
-from avalanche_llm.model.families import find_layers, find_modules, hook_names, input_width
+from avalanche_llm.model.families import find_layers, find_modules, hook_names, input_width, refuse_experts
+from avalanche_llm.model.hook_checks import check_every_token_once
 from avalanche_llm.settings import HookNames, ModelChoice
 
 DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -83,6 +84,7 @@ def load_model(choice: ModelChoice, *, role: str, device: str, dtype: str) -> Lo
     place = check_device(device)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # its report on a checkpoint is a table; what matters is raised below
+    refuse_experts(_from_pretrained(transformers.AutoConfig, choice))
     causal, report = _from_pretrained(
         transformers.AutoModelForCausalLM,
         choice,
@@ -94,7 +96,9 @@ def load_model(choice: ModelChoice, *, role: str, device: str, dtype: str) -> Lo
     )
     _check_all_loaded(choice, report)
     decoder = causal.base_model
-    names = hook_names(causal.config.model_type, choice.hooks)
+    names = hook_names(causal.config, decoder, choice.hooks)
+    layers = find_layers(decoder, names)
+    d_ff = input_width(find_modules(layers, names.down)[0])
     try:
         causal = causal.to(place).eval().requires_grad_(False)
     except torch.OutOfMemoryError as error:
@@ -109,18 +113,18 @@ def load_model(choice: ModelChoice, *, role: str, device: str, dtype: str) -> Lo
     broken = [name for name, parameter in causal.named_parameters() if not torch.isfinite(parameter).all()]
     if broken:
         raise DeterminismError(f"{choice.hf_id} has NaN or infinite weights in {broken[0]}; the checkpoint is damaged")
-    layers = tuple(find_layers(decoder, names))
+    check_every_token_once(decoder, layers, names, place)
     identity = {
         "role": role,
         "id": choice.hf_id,
         "revision": getattr(causal.config, "_commit_hash", None) or choice.revision,
         "content_sha256": content_sha256(choice),
         "n_layers": len(layers),
-        "d_ff": input_width(find_modules(list(layers), names.down)[0]),
+        "d_ff": d_ff,
         "device": device,
         "dtype": dtype,
     }
-    return LoadedModel(causal, decoder, load_tokenizer(choice), names, layers, place, identity)
+    return LoadedModel(causal, decoder, load_tokenizer(choice), names, tuple(layers), place, identity)
 
 
 def _check_all_loaded(choice: ModelChoice, report: Mapping[str, Any]) -> None:

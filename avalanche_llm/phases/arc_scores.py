@@ -1,7 +1,8 @@
 """The model's part of phase 6 on the ARC questions: every choice of every question scored once a gain (S06ARC; spec 17).
 
 arc_questions.parquet, a row a (gain, question): what was asked, the log-probabilities in nats, what was answered. The lists
-have one item a choice. `*_norm` is the full answer's log-probability per UTF-8 byte. Tables come from these rows alone.
+have one item a choice. `*_norm` is the full answer's log-probability per UTF-8 byte after the prompt that lists the choices,
+`*_cloze` the same after the question alone. Tables come from these rows alone.
 """
 
 import hashlib
@@ -13,13 +14,14 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Float64
 
 from avalanche_llm.errors import DeterminismError, MissingArtifact
 from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.files import parquet, write_atomically
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.metrics.accuracy import margin, pick
-from avalanche_llm.model.choices import ChoiceScores, EncodedQuestion, encode_questions, score_choices
+from avalanche_llm.model.choices import EncodedQuestions, encode_questions, score_choices
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.loader import LoadedModel
 from avalanche_llm.phases.context import open_model
@@ -42,10 +44,14 @@ SCHEMA: Final = pa.schema(
         ("predicted_norm", pa.string()),
         ("correct_norm", pa.bool_()),
         ("tied_norm", pa.bool_()),
+        ("predicted_cloze", pa.string()),
+        ("correct_cloze", pa.bool_()),
+        ("tied_cloze", pa.bool_()),
         ("margin", pa.float64()),
         ("labels", pa.list_(pa.string())),
         ("label_logprob", pa.list_(pa.float64())),
         ("answer_logprob", pa.list_(pa.float64())),
+        ("cloze_logprob", pa.list_(pa.float64())),
         ("answer_bytes", pa.list_(pa.int64())),
     ]
 )
@@ -76,51 +82,59 @@ def read_scores(path: Path) -> pa.Table:
 
 
 def _score(
-    job: Job, run: Run, model: LoadedModel, questions: Sequence[Question], encoded: Sequence[EncodedQuestion], gain: float
+    job: Job, run: Run, model: LoadedModel, questions: Sequence[Question], encoded: EncodedQuestions, gain: float
 ) -> None:
     began = monotonic()
-    with progress(f"questions, gain {gain:g}", len(questions), "questions") as advance:
-        scores = score_choices(
-            model,
-            encoded,
-            plan=GainPlan.uniform("MLP", gain, model.n_layers),
-            batch_questions=job.settings.pipeline.batch_windows,
-            advance=advance,
+    with progress(f"questions, gain {gain:g}", 2 * len(questions), "prompts") as advance:
+        listed, cloze = (
+            score_choices(
+                model,
+                prompts,
+                plan=GainPlan.uniform("MLP", gain, model.n_layers),
+                batch_questions=job.settings.pipeline.batch_windows,
+                advance=advance,
+            )
+            for prompts in (encoded.listed, encoded.cloze)
         )
     seconds = monotonic() - began
     head = {"gain_id": job.settings.gains.grid.index(gain), "g": gain}
     rows = [
-        {**head, "question_index": index, **_answer_columns(question, found)}
-        for index, (question, found) in enumerate(zip(questions, scores, strict=True))
+        {**head, "question_index": index, **_answer_columns(*answered)}
+        for index, answered in enumerate(zip(questions, listed, cloze, strict=True))
     ]
     write_atomically(part_path(run, _part(gain)), parquet(pa.Table.from_pylist(rows, schema=SCHEMA)))
     run.time("forward_s", seconds)
     run.log("gain_measured", g=gain, seconds=round(seconds, 3), questions=len(questions))
 
 
-def _answer_columns(question: Question, scores: ChoiceScores) -> dict[str, object]:
-    """What one question was answered, by label and by full answer."""
+def _answer_columns(
+    question: Question, listed: Float64[np.ndarray, " continuation"], cloze: Float64[np.ndarray, " choice"]
+) -> dict[str, object]:
+    """What one question was answered. `listed` holds the scores of the labels, then of the answers."""
+    label, answer = np.split(listed, 2)
     n_bytes = np.array([len(text.encode()) for text in question.texts])
-    by_label, by_answer = pick(scores.label), pick(scores.answer / n_bytes)
-    return {
+    columns: dict[str, object] = {}
+    for form, scores in (("", label), ("_norm", answer / n_bytes), ("_cloze", cloze / n_bytes)):
+        chosen = pick(scores)
+        columns |= {
+            f"predicted{form}": question.labels[chosen.place],
+            f"correct{form}": chosen.place == question.answer,
+            f"tied{form}": chosen.tied,
+        }
+    return columns | {
         "question_id": question.question_id,
         "n_choices": len(question.labels),
         "answer": question.labels[question.answer],
-        "predicted": question.labels[by_label.place],
-        "correct": by_label.place == question.answer,
-        "tied": by_label.tied,
-        "predicted_norm": question.labels[by_answer.place],
-        "correct_norm": by_answer.place == question.answer,
-        "tied_norm": by_answer.tied,
-        "margin": margin(scores.label, question.answer),
+        "margin": margin(label, question.answer),
         "labels": list(question.labels),
-        "label_logprob": scores.label.tolist(),
-        "answer_logprob": scores.answer.tolist(),
+        "label_logprob": label.tolist(),
+        "answer_logprob": answer.tolist(),
+        "cloze_logprob": cloze.tolist(),
         "answer_bytes": n_bytes.tolist(),
     }
 
 
-def _use_questions(job: Job, run: Run, questions: Sequence[Question], encoded: Sequence[EncodedQuestion]) -> None:
+def _use_questions(job: Job, run: Run, questions: Sequence[Question], encoded: EncodedQuestions) -> None:
     """Put the questions on record; DeterminismError if an earlier attempt of this run was asked others, or in other tokens."""
     entry = describe_questions(job.settings.datasets.ARC_MCQ, questions) | {"prompt_ids_sha256": _ids_sha256(encoded)}
     earlier = run.record["dataset"].get(ROLE, entry)
@@ -135,10 +149,10 @@ def _use_questions(job: Job, run: Run, questions: Sequence[Question], encoded: S
     run.log("dataset_loaded", **entry)
 
 
-def _ids_sha256(encoded: Sequence[EncodedQuestion]) -> str:
+def _ids_sha256(encoded: EncodedQuestions) -> str:
     """Hash over every id list that the model is given, in order."""
     digest = hashlib.sha256()
-    for question in encoded:
+    for question in (*encoded.listed, *encoded.cloze):
         for ids in (question.prompt, *question.continuations):
             digest.update(np.array([len(ids), *ids], dtype="<i8").tobytes())
     return digest.hexdigest()

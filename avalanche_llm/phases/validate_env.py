@@ -1,7 +1,8 @@
 """Phase 0: is everything here that the later phases need? No run directory, no artifact (spec 11).
 
-Checks the device, the libraries' versions, the configured model and data ids, and, on one batch of the calibration text,
-that the tensor read at the down projection is act(gate(h)) * up(h) within U_HOOK_MATCH_TOL_ABS.
+Checks the device, the libraries' versions, the configured model and data ids, and, on one window of the calibration text,
+that the tensor read at the down projection is what gate, up and act compute within U_HOOK_MATCH_TOL_ABS, and that what the
+MLP adds to the residual stream is scaled by the gain.
 """
 
 import platform
@@ -16,8 +17,7 @@ from avalanche_llm.datasets import load_rows, token_windows
 from avalanche_llm.determinism import deterministic
 from avalanche_llm.errors import AvalancheError, DeterminismError, EnvironmentProblem
 from avalanche_llm.io.store import library_versions, writable
-from avalanche_llm.model.families import recomputed_input
-from avalanche_llm.model.hooks import ReadInput
+from avalanche_llm.model.hook_checks import GainEffect, gain_effect, hook_difference
 from avalanche_llm.model.loader import LoadedModel, check_device, load_model, local_folder
 from avalanche_llm.phases.job import Job
 from avalanche_llm.settings import ModelChoice, Settings
@@ -50,7 +50,7 @@ def validate_env(job: Job) -> Iterator[Finding]:
     with deterministic(settings.determinism) as record:
         model = load_model(settings.model, role=settings.run.model_role, device=settings.run.device, dtype=settings.run.dtype)
         yield Finding("model", f"{model.identity['id']}: {model.n_layers} layers, d_ff {model.d_ff}, {settings.run.dtype}")
-        yield _hook_check(model, settings)
+        yield from _hook_checks(model, settings)
     flags = ", ".join(f"{name}={value}" for name, value in record["flags"].items())
     yield Finding("determinism", flags + (f"; unavailable: {record['unavailable']}" if record["unavailable"] else ""))
 
@@ -119,24 +119,32 @@ def _hub_problem(hf_id: str, kind: str) -> str:
     return ""
 
 
-def _hook_check(model: LoadedModel, settings: Settings) -> Finding:
-    """The largest |hook - recomputed| over the layers, on one window of data set A."""
+def _hook_checks(model: LoadedModel, settings: Settings) -> Iterator[Finding]:
+    """On one window of data set A. Names from the config are tried nowhere else, so a gain that they misplace fails the phase."""
     windows = token_windows(settings.datasets.A, model.tokenizer, seq_len=settings.pipeline.seq_len_tokens, at_most=1)
-    worst, checked = 0.0, 0
-    hidden: dict[int, torch.Tensor] = {}
-
-    def compare(layer: int, u: torch.Tensor) -> None:
-        nonlocal worst, checked
-        expected = recomputed_input(model.layers[layer], model.names, hidden.pop(layer))
-        if expected is not None:
-            worst = max(worst, float((u - expected).abs().max()))
-            checked += 1
-
-    with torch.inference_mode(), ReadInput(model.modules("mlp"), hidden.__setitem__), ReadInput(model.modules("down"), compare):
-        model.decoder(input_ids=torch.from_numpy(windows).to(model.device), use_cache=False)
-    if not checked:
-        return Finding("hook check", "the family has no gate and up projection to compare with", required=False)
+    parts = (model.decoder, list(model.layers), model.names, torch.from_numpy(windows).to(model.device))
+    found = hook_difference(*parts)
     tolerance = settings.events.u_hook_match_tol_abs
-    return Finding(
-        "hook check", f"{checked} layers, largest difference {worst:.2g} (tolerance {tolerance:g})", worst <= tolerance
+    if not found.n_layers:
+        yield Finding("hook check", "the hooks name no up and act to compute u from", required=False)
+    else:
+        text = f"{found.n_layers} layers, largest difference {found.largest:.2g} (tolerance {tolerance:g})"
+        yield Finding("hook check", text, found.largest <= tolerance)
+    effect = gain_effect(*parts)
+    yield Finding(
+        "gain check",
+        _gain_text(effect, model.names.mlp),
+        effect.follows and effect.leaves_the_stream,
+        required=settings.model.hooks is not None,
     )
+
+
+def _gain_text(effect: GainEffect, name: str) -> str:
+    if not effect.follows:
+        return (
+            f"the output of layer 0 does not follow the gain on {name!r}: a norm follows that module, before or after the sum; "
+            "before the sum, name the norm instead; after it, the gain acts on what is added and the norm on the sum (spec/12)"
+        )
+    if not effect.leaves_the_stream:
+        return f"{name!r} returns the residual stream along with what it adds; name the module before that sum (spec/12)"
+    return f"the gain scales what {name!r} adds to the residual stream (times {effect.share:.3g}) and nothing else of layer 0"

@@ -2,11 +2,12 @@
 
 F06 (from T02): b_tot, its excess over the permutation null, chi and the negative log-likelihood on data set
 B, g = 1 against g*, paired by condition, and below each its change with the paired interval. F07 (from T03):
-ARC accuracy with its interval, chance, and the paired difference. Lines join the two gains of one condition
-(spec 19); no task number enters the choice of g*.
+ARC accuracy by label and by full answer with intervals and chance, and below each the paired difference. Lines
+join the two gains of one condition (spec 19); no task number enters the choice of g*.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from textwrap import fill
 from typing import Any, Final
 
@@ -45,6 +46,21 @@ _ON_B: Final = (
     Measure("chi", "$\\chi$\n(events)"),
     Measure("nll_mean", "NLL\n(nats/token)"),
 )
+
+
+@dataclass(frozen=True)
+class _Score:
+    """One way to score the choices: its accuracy, and the paired change of it."""
+
+    column: str
+    change: str
+    label: str
+
+
+_SCORES: Final = (
+    _Score("accuracy", "opt_delta_accuracy", "accuracy\nby label"),
+    _Score("opt_acc_cloze", "opt_delta_acc_cloze", "accuracy\nby full answer"),
+)
 _CHANCE: Final = Series(GREY, "", (0, (3.0, 2.0)))
 _ZERO: Final = Series(GREY, "", "-")
 
@@ -82,35 +98,37 @@ def generalization(generalized: pd.DataFrame) -> Figure:
 
 @styled
 def arc_accuracy(arc: pd.DataFrame, *, chance: float) -> Figure:
-    """F07: accuracy at g = 1 and g* with intervals and chance (top), the paired difference (bottom).
+    """F07: accuracy at g = 1 and g* with intervals and chance, below it the paired difference; by label, and by full answer.
 
     `chance` is the mean over questions of one over the number of choices.
     """
     needed = ("g_condition", "accuracy", "accuracy_ci_low", "accuracy_ci_high", "n_questions")
     require(arc, ("spike_def_id", "target_rate", *needed), "F07")
     names, levels = definitions(arc), rates(arc)
-    grid = small_multiples([1.4, 1.1], len(names))
+    scores = [score for score in _SCORES if score.column in arc]
+    grid = small_multiples([1.2, 0.9] * len(scores), len(names))
     for column, name in enumerate(names):
         chosen = arc[arc["spike_def_id"] == name]
-        top, bottom = grid.axes[0][column], grid.axes[1][column]
-        top.axhline(chance, color=_CHANCE.color, linestyle=_CHANCE.linestyle)
-        missing = sum(
-            _points(top, chosen[chosen["g_condition"] == condition], levels, "accuracy", place)
-            for place, condition in enumerate(CONDITIONS)
-        )
-        questions = ", ".join(str(count) for count in sorted(set(chosen["n_questions"].tolist())))
-        heading(top, f"{definition_name(name)}\n{questions} questions", missing, 2 * len(levels))
-        reference(bottom, 0.0)
         selected = chosen[chosen["g_condition"] == CONDITIONS[1]]
-        missing = _points(bottom, selected, levels, "opt_delta_accuracy", None)
-        heading(bottom, "", missing, len(levels))
-        bottom.set_xticks(range(len(levels)), labels=[scientific(rate) for rate in levels], rotation=45, ha="right")
-        bottom.set_xlim(-0.6, len(levels) - 0.4)
-    for row in grid.axes:
-        few_ticks(row[0].yaxis)
-    grid.axes[0][0].set_ylabel("accuracy\n(share of questions)")
-    grid.axes[1][0].set_ylabel("$g$* minus $g$ = 1\n(share of questions)")
-    grid.figure.supxlabel(RATE_TITLE)
+        questions = ", ".join(str(count) for count in sorted(set(chosen["n_questions"].tolist())))
+        for row, score in enumerate(scores):
+            level, change = grid.axes[2 * row][column], grid.axes[2 * row + 1][column]
+            level.axhline(chance, color=_CHANCE.color, linestyle=_CHANCE.linestyle)
+            missing = sum(
+                _points(level, chosen[chosen["g_condition"] == condition], levels, score.column, place)
+                for place, condition in enumerate(CONDITIONS)
+            )
+            heading(level, "" if row else f"{definition_name(name)}\n{questions} questions", missing, 2 * len(levels))
+            reference(change, 0.0)
+            heading(change, "", _points(change, selected, levels, score.change, None), len(levels))
+        change.set_xticks(range(len(levels)), labels=[scientific(rate) for rate in levels], rotation=45, ha="right")
+        change.set_xlim(-0.6, len(levels) - 0.4)
+    for row, score in enumerate(scores):
+        for axes, label in ((grid.axes[2 * row][0], score.label), (grid.axes[2 * row + 1][0], "$g$* minus\n$g$ = 1")):
+            few_ticks(axes.yaxis)
+            axes.set_ylabel(label)
+    grid.figure.supylabel("(share of questions)")
+    grid.figure.supxlabel(f"{RATE_TITLE}\nbars: 95% bootstrap intervals, paired for differences")
     handles = [line_handle(look, label) for look, label in zip(_LOOKS, _LABELS, strict=True)]
     lines = [line_handle(_CHANCE, f"chance {chance:.3g}"), line_handle(_ZERO, "no difference")]
     legend_above(grid.figure, [*handles, *lines], columns=2)

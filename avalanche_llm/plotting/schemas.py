@@ -71,8 +71,10 @@ T03: Final = _table(
     "T03_ARC",
     _PAIR,
     f"{_RUN} {_PAIR} g n_questions accuracy accuracy_ci_low accuracy_ci_high "
-    f"mean_logprob_correct_minus_incorrect {_END} opt_acc_norm opt_acc_norm_ci_low opt_acc_norm_ci_high opt_chance "
-    "opt_mcnemar_p opt_delta_accuracy opt_delta_accuracy_ci_low opt_delta_accuracy_ci_high opt_note",
+    f"mean_logprob_correct_minus_incorrect {_END} opt_acc_norm opt_acc_norm_ci_low opt_acc_norm_ci_high "
+    "opt_acc_cloze opt_acc_cloze_ci_low opt_acc_cloze_ci_high opt_chance opt_same_place_share opt_mcnemar_p "
+    "opt_delta_accuracy opt_delta_accuracy_ci_low opt_delta_accuracy_ci_high opt_delta_acc_cloze "
+    "opt_delta_acc_cloze_ci_low opt_delta_acc_cloze_ci_high opt_note",
 )
 T04: Final = _table(
     "T04_TAIL_FITS",

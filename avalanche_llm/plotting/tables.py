@@ -129,6 +129,8 @@ def markdown_head(frame: pd.DataFrame, n: int = 5) -> str:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return ", ".join(map(_cell, value))
     if pd.isna(value):  # type: ignore[call-overload]  # the stub knows no plain object; a cell is a scalar
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value).replace("|", "\\|")

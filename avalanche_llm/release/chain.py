@@ -89,7 +89,7 @@ def require_intact(store: RunStore, run_ids: Iterable[str]) -> list[str]:
     chain = chain_of(store, run_ids)
     for verdict in verdicts(store, chain):
         if verdict.status != "intact":
-            raise MissingArtifact(f"{verdict.subject} is {verdict.status}: {verdict.problems[0]}; restore it or make it again")
+            raise MissingArtifact(f"{verdict.subject} is {verdict.status}: {verdict.problems[0]}; rebuild {verdict.subject}")
     return chain
 
 
@@ -134,7 +134,7 @@ def _identity(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
     if not replaced and "_" not in rest:  # an id of the time says nothing of the config
         by_content = content_run_id(tag, config.read_bytes())
         if by_content != folder.name:
-            yield Finding("changed", f"{CONFIG_NAME}: it is the config of {by_content}")
+            yield Finding("changed", f"{CONFIG_NAME} is the config of {by_content}")
 
 
 def _files(folder: Path, record: Mapping[str, Any], complete: bool) -> Iterator[Finding]:
@@ -149,22 +149,22 @@ def _files(folder: Path, record: Mapping[str, Any], complete: bool) -> Iterator[
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder).as_posix()
         if path.is_symlink():
-            yield Finding("changed", f"{relative}: it is a link")
+            yield Finding("changed", f"{relative} is a link")
         elif complete and path.is_file() and relative not in known and relative.split("/")[0] not in UNRECORDED:
-            yield Finding("changed", f"{relative}: it is not in the artifact index; expected nothing of this name")
+            yield Finding("changed", f"{relative} is not in the artifact index")
 
 
 def _file(path: Path, relative: str, expected: str) -> Iterator[Finding]:
     if not path.is_file():
-        yield Finding("changed", f"{relative}: it is missing, expected sha256 {expected[:12]}")
+        yield Finding("changed", f"{relative} is missing (expected sha256 {expected[:12]})")
         return
     try:
         found = sha256_file(path)
     except OSError as error:
-        yield Finding("changed", f"{relative}: it cannot be read ({error.strerror or error}), expected sha256 {expected[:12]}")
+        yield Finding("changed", f"{relative} cannot be read ({error.strerror or error}, expected sha256 {expected[:12]})")
         return
     if found != expected:
-        yield Finding("changed", f"{relative}: sha256 {found[:12]}, expected {expected[:12]}")
+        yield Finding("changed", f"{relative} changed since it was recorded (sha256 {found[:12]}, expected {expected[:12]})")
 
 
 def _against_stage(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
@@ -202,7 +202,7 @@ def _upstream(store: RunStore, dependency: Mapping[str, str], found: Mapping[str
     sha256 = sha256_file(folder / RECORD_NAME)
     if sha256 != dependency["record_sha256"]:
         read = dependency["record_sha256"]
-        yield Finding("changed", f"{run_id}/{RECORD_NAME}: sha256 {sha256[:12]}, expected {read[:12]}, the record it read")
+        yield Finding("changed", f"{run_id}/{RECORD_NAME} changed since it was read (sha256 {sha256[:12]}, expected {read[:12]})")
     for name, value in (("phase_id", record["phase_id"]), ("config_sha256", record["hashes"]["config_sha256"])):
         if value != dependency[name]:
             yield Finding("changed", f"{RECORD_NAME}: {name} of {run_id} is {value[:26]}, expected {dependency[name][:26]}")

@@ -36,7 +36,6 @@ PACK: Final = (
     "tasks/*.md",
     "configs/*.yaml",
     "bib/*.bib",
-    "bib/*.md",
     "checklists/*.md",
     "tests/*.py",
     "data/README.md",

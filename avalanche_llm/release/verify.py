@@ -72,11 +72,11 @@ def _against_manifest(folder: Path) -> Iterator[Finding]:
         return
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() or path.is_symlink()}
     for name in sorted(there - hashes.keys() - {MANIFEST}):
-        yield Finding("changed", f"{name}: it is not in {MANIFEST}")
+        yield Finding("changed", f"{name} is not in {MANIFEST}")
     for name, expected in hashes.items():
         if name not in there or (folder / name).is_symlink():
-            yield Finding("changed", f"{name}: it is missing or a link, expected sha256 {expected[:12]}")
+            yield Finding("changed", f"{name} is missing or a link (expected sha256 {expected[:12]})")
         elif (found := sha256_file(folder / name)) != expected:
-            yield Finding("changed", f"{name}: sha256 {found[:12]}, expected {expected[:12]}")
+            yield Finding("changed", f"{name} changed since it was listed (sha256 {found[:12]}, expected {expected[:12]})")
     if not any(name.startswith(f"{RUNS}/") for name in hashes):
         yield Finding("incomplete", f"{MANIFEST} lists no run")

@@ -1,0 +1,105 @@
+"""Branching processes along tokens: with immigration and subsampling, and single trees (SCIENCE section 9; spec 16).
+
+With immigration, in every layer by itself, a[t + 1] ~ Poisson(m a[t] + immigration), of which each event is seen with
+probability `seen`: A ~ Binomial(a, seen). Sums over layers are branching processes of the same m. With
+mu = immigration / (1 - m) and V = mu / (1 - m^2) the stationary mean and variance,
+
+    E[A] = seen mu,   Var(A) = seen^2 V + seen (1 - seen) mu,   Cov(A[t], A[t + k]) = seen^2 m^k V
+
+and E[s^a] = prod_j exp(-immigration (1 - s_j)) with s_0 = s, s_(j+1) = exp(-m (1 - s_j)) gives P(X = 0) and the
+probability that two tokens are both silent (Wilting and Priesemann 2018 for the estimator; Heathcote 1965).
+
+Trees: a layer starts one event after every silent token and lets it branch with Poisson(m) until it is silent again,
+so every component of the raster is one tree, its span the tree's generations. Odd layers stay empty. At m = 1 the
+sizes fall as s^-3/2, and E[S | D] follows exactly from the generating function of size and generations.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float64, UInt16
+
+from avalanche_llm.simulate.truth import Shape, SimulatedRaster, as_counts, lagged, raster_truth
+
+TREE_SIZE_EXPONENT: Final = 1.5
+_FORGOTTEN: Final = 1e-6
+"""The burn-in lasts until this share of the start is left."""
+
+
+@dataclass(frozen=True)
+class SimulatedTrees:
+    """A of trees, the exponent of their sizes at m = 1, and E[S | D] for D = 1 .. tokens, whole trees only."""
+
+    counts: UInt16[np.ndarray, "seq layer token"]
+    size_exponent: float
+    mean_size: Float64[np.ndarray, " duration"]
+
+
+def branching_process(shape: Shape, m: float, *, immigration: float, seen: float, seed: int) -> SimulatedRaster:
+    """A stationary branching process in every layer, 0 < m < 1; `immigration` in events a layer and token."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    mean = immigration / (1.0 - m)
+    burn_in = int(np.ceil(np.log(_FORGOTTEN) / np.log(m)))
+    active = np.full((shape.n_seq, shape.n_layers), round(mean), dtype=np.int64)
+    counts = np.empty((shape.n_tokens, shape.n_seq, shape.n_layers), dtype=np.int64)
+    for token in range(-burn_in, shape.n_tokens):
+        active = rng.poisson(m * active + immigration)
+        if token >= 0:
+            counts[token] = active
+    if seen < 1.0:
+        counts = rng.binomial(counts, seen)
+
+    lag = np.arange(shape.n_tokens)
+    silent = _generating(np.array(1.0 - seen), m, immigration)
+    both = np.array([_both_silent(k, m, immigration, seen) for k in lag])
+    pair = 1.0 - 2.0 * silent + both
+    p = float(1.0 - silent)
+    pair[0] = p
+    same = np.broadcast_to(pair, (shape.n_layers, shape.n_tokens))
+    following = np.full((shape.n_layers - 1, shape.n_tokens), p * p)
+    variance = mean / (1.0 - m * m)
+    own = (1.0 - seen) * mean * shape.n_tokens  # seeing at random
+    chi = float((seen * variance * lagged(m**lag).sum() + own) / (shape.n_tokens * mean))
+    truth = raster_truth(lagged(same), lagged(following), chi=chi, m=m, propagates=True)
+    return SimulatedRaster(as_counts(np.ascontiguousarray(counts.transpose(1, 2, 0))), truth)
+
+
+def branching_trees(shape: Shape, m: float, *, seed: int) -> SimulatedTrees:
+    """One tree after another in every even layer; the last one of a layer may be cut by the end of the sequence."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    alive = np.zeros((shape.n_seq, (shape.n_layers + 1) // 2), dtype=np.int64)
+    counts = np.zeros((shape.n_seq, shape.n_layers, shape.n_tokens), dtype=np.int64)
+    for token in range(shape.n_tokens):
+        alive = np.where(alive > 0, rng.poisson(m * alive), 1)
+        counts[:, ::2, token] = alive
+    return SimulatedTrees(as_counts(counts), TREE_SIZE_EXPONENT, _mean_size(m, shape.n_tokens))
+
+
+def _mean_size(m: float, generations: int) -> Float64[np.ndarray, " duration"]:
+    """E[S | D = n]: with F_n(s) = E[s^S; D <= n] = s exp(m (F_(n-1)(s) - 1)), from F_n and its derivative at s = 1."""
+    probability, events = np.zeros(generations + 1), np.zeros(generations + 1)
+    for n in range(1, generations + 1):
+        probability[n] = np.exp(m * (probability[n - 1] - 1.0))
+        events[n] = probability[n] * (1.0 + m * events[n - 1])
+    return np.asarray(np.diff(events) / np.diff(probability))
+
+
+def _generating(s: Float64[np.ndarray, ""], m: float, immigration: float) -> float:
+    """E[s^a] of the stationary process."""
+    log_value = 0.0
+    rest = 1.0 - float(s)
+    while rest > _FORGOTTEN * 1e-6:
+        log_value -= immigration * rest
+        rest = -np.expm1(-m * rest)
+    return float(np.exp(log_value - immigration * rest / (1.0 - m)))
+
+
+def _both_silent(lag: int, m: float, immigration: float, seen: float) -> float:
+    """P(A[t] = 0 and A[t + lag] = 0): the later silence, carried back to t, thins the earlier events."""
+    rest, log_value = seen, 0.0
+    for _ in range(lag):
+        log_value -= immigration * rest
+        rest = -np.expm1(-m * rest)
+    thinned = np.array((1.0 - seen) * (1.0 - rest))
+    return float(np.exp(log_value)) * _generating(thinned, m, immigration)

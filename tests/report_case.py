@@ -1,0 +1,78 @@
+"""A measurement whose model id, data and tokens hold markup, through every phase up to the paper: what the report must survive."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import tiny
+
+from avalanche_llm.phases.analyze import analyze
+from avalanche_llm.phases.arc import evaluate_arc
+from avalanche_llm.phases.calibrate import calibrate
+from avalanche_llm.phases.extract_rasters import extract_rasters
+from avalanche_llm.phases.gain_grid import gain_grid
+from avalanche_llm.phases.generalize import generalize
+from avalanche_llm.phases.job import Job
+from avalanche_llm.phases.run_nulls import run_nulls
+from avalanche_llm.phases.select_gstar import select_gstar
+
+
+def paper_stub(job):
+    from avalanche_llm.io.files import raw, json_bytes
+    from avalanche_llm.stages import stages
+    import json
+    run = job.begin("PHASE7_PAPER_EXPORT")
+    up = job.upstream("PHASE5_ANALYZE_AND_EXPORT")
+    run.describe(model=up.record["model"], dataset=up.record["dataset"])
+    for name in stages()["PHASE7_PAPER_EXPORT"].artifacts:
+        if name not in stages()["PHASE7_PAPER_EXPORT"].optional:
+            run.save(name, raw(json_bytes({"claims": []}) if name == "claims" else b"stub\n"))
+    run.complete()
+    return run.run_id
+
+
+STEPS: tuple[Callable[[Job], str], ...] = (
+    calibrate,
+    gain_grid,
+    select_gstar,
+    extract_rasters,
+    run_nulls,
+    analyze,
+    generalize,
+    evaluate_arc,
+    paper_stub,
+)
+EVIL_TOKEN = "<script>alert('token')</script>"
+EVIL_MODEL = "<script>alert('model')</script>"
+"""As a folder it is two: everything before the slash, and `script>`."""
+
+
+def hostile_model(folder: Path) -> Path:
+    """The tiny model under a hostile name, with one hostile token more in its vocabulary."""
+    from transformers import AutoTokenizer
+
+    model = tiny.llama()
+    model.resize_token_embeddings(tiny.VOCABULARY + 1, mean_resizing=False)
+    folder = folder / EVIL_MODEL
+    folder.mkdir(parents=True)
+    tiny.save_model(model, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([EVIL_TOKEN])
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def hostile_text(path: Path) -> Path:
+    """The tiny config's text with the hostile token after every eighth letter or so."""
+    lines = tiny.TEXT.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join(line.replace("e", f"e{EVIL_TOKEN}") for line in lines), encoding="utf-8")
+    return path
+
+
+def measured(folder: Path) -> Job:
+    """A job whose runs folder holds every phase up to the paper."""
+    text = hostile_text(folder / "text.txt")
+    config = tiny.write_config(folder / "tiny.yaml", hostile_model(folder), datasets__A__hf_id=str(text))
+    job = tiny.job_of(config, folder / "runs")
+    for step in STEPS:
+        step(job)
+    return job

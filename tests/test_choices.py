@@ -1,0 +1,252 @@
+"""Scores of choices: equal to a loop that runs the plain model once a choice, whatever is batched, padded or shared."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from test_families import CASES, causal_model
+
+from avalanche_llm.errors import ConfigError, DataError
+from avalanche_llm.model.choices import Prompted, encode_questions, score_choices
+from avalanche_llm.model.gain import GainPlan
+from avalanche_llm.model.loader import LoadedModel, load_model
+from avalanche_llm.questions import Question
+from avalanche_llm.settings import HookNames, ModelChoice
+
+GEMMA_HOOKS = HookNames(
+    layers="layers", mlp="post_feedforward_layernorm", attn="post_attention_layernorm", down="mlp.down_proj"
+)
+LETTERS = Question("Q1", "Which one swims?", ("A", "B", "C"), ("a stone", "a big fish", "a cloud"), 1)
+NUMBERS = Question("Q2", "How many legs has a very long table with a bench?", tuple("12345"), tuple("vwxyz"), 0)
+CHAT = "{% for m in messages %}<|end|>{{ m.role }}\n{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|end|>\nreply:{% endif %}"
+
+
+def loaded(folder: Path, hooks: HookNames | None = None) -> LoadedModel:
+    return load_model(ModelChoice(hf_id=str(folder), hooks=hooks), role="INSTRUCT", device="cpu", dtype="fp32")
+
+
+@pytest.fixture(scope="module")
+def llama(model_folder: Path) -> LoadedModel:
+    return loaded(model_folder)
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """Capped logits, and a sliding window in every other layer."""
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8, "initializer_range": 0.5}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 64, "max_position_embeddings": 128}
+    model = Gemma2ForCausalLM(Gemma2Config(vocab_size=tiny.VOCABULARY, final_logit_softcapping=3.0, **sizes, **heads))
+    return loaded(tiny.save_model(model.eval(), tmp_path_factory.mktemp("gemma2")), GEMMA_HOOKS)
+
+
+def drawn(seed: int, n_questions: int = 7) -> list[Prompted]:
+    """Random token ids: prompts of very different lengths, continuations of one token and of several."""
+    rng = np.random.default_rng(seed)
+
+    def ids(length: int) -> tuple[int, ...]:
+        return tuple(rng.integers(1, tiny.VOCABULARY, size=length).tolist())
+
+    return [
+        Prompted(f"Q{place}", ids(int(rng.integers(3, 45))), tuple(ids(int(length)) for length in rng.choice([1, 1, 2, 5, 9], 6)))
+        for place in range(n_questions)
+    ]
+
+
+def scores(model: LoadedModel, questions: list[Prompted], gain: float = 1.0, batch: int = 4) -> np.ndarray:
+    plan = GainPlan.uniform("MLP", gain, model.n_layers)
+    return np.concatenate(score_choices(model, questions, plan=plan, batch_questions=batch))
+
+
+def one_by_one(causal: Any, questions: list[Prompted]) -> np.ndarray:
+    """The naive loop: one unpadded forward a choice, without a cache, and the log-softmax of every position."""
+    found = []
+    for question in questions:
+        for choice in question.continuations:
+            with torch.inference_mode():
+                logits = causal(input_ids=torch.tensor([[*question.prompt, *choice]]), use_cache=False).logits[0]
+            logprobs = logits.double().log_softmax(dim=-1)
+            start = len(question.prompt) - 1
+            found.append(sum(float(logprobs[start + place, token]) for place, token in enumerate(choice)))
+    return np.array(found)
+
+
+@contextmanager
+def counted(model: LoadedModel) -> Iterator[list[tuple[int, int]]]:
+    """The shape of the input of every forward pass inside."""
+    shapes: list[tuple[int, int]] = []
+
+    def count(module: Any, arguments: Any, keywords: Any) -> None:
+        shapes.append(tuple(keywords["input_ids"].shape))
+
+    handle = model.decoder.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield shapes
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma"])
+def test_score_choices_equals_a_loop_over_single_choices(family: str, request: pytest.FixtureRequest) -> None:
+    model, questions = request.getfixturevalue(family), drawn(1)
+    expected = one_by_one(model.causal, questions)
+    np.testing.assert_allclose(scores(model, questions), expected, atol=1e-5, rtol=0)
+    assert np.ptp(expected) > 10
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_score_choices_equals_the_loop_in_every_family(name: str, tmp_path: Path) -> None:
+    """Learned, rotary and relative positions, sliding windows, scaled logits: padding and the shared cache move none of them."""
+    model = loaded(tiny.save_model(causal_model(CASES[name].model_type, CASES[name].config), tmp_path))
+    questions = drawn(8, 5)
+    np.testing.assert_allclose(scores(model, questions), one_by_one(model.causal, questions), atol=3e-5, rtol=0)
+
+
+def test_score_choices_equals_the_loop_at_a_gain_that_is_in_the_weights(llama: LoadedModel, model_folder: Path) -> None:
+    """The gain scales what the MLP adds, in the prompt and in the choice: the same as scaling its last projection."""
+    scaled = loaded(model_folder).causal
+    for layer in scaled.base_model.layers:
+        layer.mlp.down_proj.weight.data *= 1.3
+    questions = drawn(2)
+    np.testing.assert_allclose(scores(llama, questions, gain=1.3), one_by_one(scaled, questions), atol=1e-5, rtol=0)
+    assert np.abs(scores(llama, questions, gain=1.3) - scores(llama, questions)).max() > 0.1
+
+
+def test_score_choices_at_gain_one_hooks_nothing(llama: LoadedModel) -> None:
+    """Bit for bit the plain model on the same padded batch."""
+    questions = drawn(3, 3)
+    longest = max(len(question.prompt) for question in questions)
+    ids = torch.tensor([[*question.prompt, *[0] * (longest - len(question.prompt))] for question in questions])
+    mask = torch.tensor([[1] * len(question.prompt) + [0] * (longest - len(question.prompt)) for question in questions])
+    with torch.inference_mode():
+        logits = llama.causal(input_ids=ids, attention_mask=mask).logits.double().log_softmax(dim=-1)
+    found = iter(scores(llama, questions))
+    for place, question in enumerate(questions):
+        for choice in question.continuations:
+            score = next(found)
+            if len(choice) == 1:
+                assert score == float(logits[place, len(question.prompt) - 1, choice[0]])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 50])
+def test_score_choices_does_not_depend_on_the_batch(batch: int, llama: LoadedModel) -> None:
+    questions = drawn(4)
+    np.testing.assert_allclose(scores(llama, questions, batch=batch), scores(llama, questions, batch=3), atol=1e-5, rtol=0)
+    backwards = score_choices(llama, questions[::-1], plan=GainPlan.uniform("MLP", 1.0, 3), batch_questions=batch)
+    np.testing.assert_allclose(np.concatenate(backwards[::-1]), scores(llama, questions, batch=3), atol=1e-5, rtol=0)
+
+
+def test_score_choices_runs_each_prompt_once_and_no_more_of_a_choice_than_is_asked(llama: LoadedModel) -> None:
+    questions = drawn(5, 5)
+    done: list[int] = []
+    with counted(llama) as shapes:
+        score_choices(llama, questions, plan=GainPlan.uniform("MLP", 1.0, 3), batch_questions=3, advance=done.append)
+    assert done == [3, 2]
+    expected = []
+    for batch in (questions[:3], questions[3:]):
+        longer = [choice for question in batch for choice in question.continuations if len(choice) > 1]
+        expected += [(len(batch), max(len(question.prompt) for question in batch)), (len(longer), max(map(len, longer)) - 1)]
+    assert shapes == expected
+
+
+def test_labels_of_one_token_take_one_forward_a_batch(llama: LoadedModel) -> None:
+    questions = [replace(question, continuations=((5,), (9,), (7,))) for question in drawn(6, 6)]
+    with counted(llama) as shapes:
+        found = scores(llama, questions, batch=3)
+    assert [rows for rows, _ in shapes] == [3, 3]
+    np.testing.assert_allclose(found, one_by_one(llama.causal, questions), atol=1e-5, rtol=0)
+
+
+def test_score_choices_stops_at_a_score_that_is_not_finite(model_folder: Path) -> None:
+    broken = loaded(model_folder)
+    broken.causal.get_output_embeddings().weight.data[3] = float("nan")
+    with pytest.raises(DataError, match=r"question Q0: log-probabilities became NaN or infinite at gain 1\.1; use --dtype fp32"):
+        scores(broken, drawn(7), gain=1.1)
+
+
+def test_encode_questions_splits_prompt_and_choice(llama: LoadedModel) -> None:
+    encoded = encode_questions(llama, [LETTERS, NUMBERS], chat_template=False)
+
+    def decoded(ids: tuple[int, ...]) -> str:
+        return str(llama.tokenizer.decode(ids))
+
+    for question, listed, cloze in zip((LETTERS, NUMBERS), encoded.listed, encoded.cloze, strict=True):
+        assert listed.question_id == cloze.question_id == question.question_id
+        assert decoded(listed.prompt) == question.prompt
+        assert decoded(cloze.prompt) == question.cloze_prompt
+        assert [decoded(ids) for ids in listed.continuations] == [f" {choice}" for choice in (*question.labels, *question.texts)]
+        assert [decoded(ids) for ids in cloze.continuations] == [f" {text}" for text in question.texts]
+        for text, ids in zip(question.texts, cloze.continuations, strict=True):
+            assert (*cloze.prompt, *ids) == tuple(llama.tokenizer(f"{question.cloze_prompt} {text}")["input_ids"])
+
+
+def test_encode_questions_in_a_chat_is_the_users_turn_and_the_reply_has_no_space(model_folder: Path) -> None:
+    model = loaded(model_folder)
+    model.tokenizer.chat_template = CHAT
+    encoded = encode_questions(model, [LETTERS], chat_template=True)
+    decode = model.tokenizer.decode
+    assert decode(encoded.listed[0].prompt) == f"<|end|>user\n{LETTERS.prompt}<|end|>\nreply:"
+    assert decode(encoded.cloze[0].prompt) == f"<|end|>user\n{LETTERS.cloze_prompt}<|end|>\nreply:"
+    assert [decode(ids) for ids in encoded.listed[0].continuations] == ["A", "B", "C", *LETTERS.texts]
+    assert encoded.listed[0].prompt.count(model.tokenizer.eos_token_id) == 2  # as special tokens, not as their letters
+
+
+def test_encode_questions_refuses_a_chat_without_a_template(llama: LoadedModel) -> None:
+    with pytest.raises(ConfigError, match=r"has no chat template; set datasets\.ARC_MCQ\.chat_template to false"):
+        encode_questions(llama, [LETTERS], chat_template=True)
+
+
+def with_tokenizer(model: LoadedModel, build: Callable[[], Any]) -> LoadedModel:
+    from transformers import PreTrainedTokenizerFast
+
+    return replace(model, tokenizer=PreTrainedTokenizerFast(tokenizer_object=build(), bos_token="<s>", eos_token="</s>"))
+
+
+def test_encode_questions_begins_as_the_tokenizer_begins_a_text_and_ends_nothing(llama: LoadedModel) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    def build() -> Tokenizer:
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        vocabulary = {token: place for place, token in enumerate(["<s>", "</s>", *alphabet])}
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        special = [("<s>", 0), ("</s>", 1)]
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=special)
+        return tokenizer
+
+    (listed,) = encode_questions(with_tokenizer(llama, build), [LETTERS], chat_template=False).listed
+    assert listed.prompt[0] == 0 and listed.prompt.count(0) == 1
+    assert not {0, 1} & {token for ids in (listed.prompt[1:], *listed.continuations) for token in ids}
+    assert len(listed.prompt) == 1 + len(LETTERS.prompt)
+
+
+@pytest.mark.parametrize("merges", [[(":", " ")], [(":", " "), (": ", "A")]])
+def test_encode_questions_refuses_a_tokenizer_that_joins_prompt_and_choice(
+    merges: list[tuple[str, str]], llama: LoadedModel
+) -> None:
+    from tokenizers import Tokenizer, models
+
+    def build() -> Tokenizer:
+        """A BPE without a pre-tokeniser, so that a merge may cross the space: ': A' as ': ', 'A' or as one token."""
+        letters = sorted(set(LETTERS.prompt + "".join(LETTERS.texts)) | {" "})
+        vocabulary = {token: place for place, token in enumerate(["<s>", "</s>", *letters, ": ", ": A"])}
+        return Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+
+    with pytest.raises(DataError, match="question Q1: expected the tokens of the prompt to stay as they are when ' A' follows"):
+        encode_questions(with_tokenizer(llama, build), [LETTERS], chat_template=False)
+
+
+def test_encode_questions_refuses_what_the_model_cannot_read(llama: LoadedModel, gemma: LoadedModel) -> None:
+    long = replace(LETTERS, question_id="LONG", text="word " * 400)
+    with pytest.raises(DataError, match=r"question LONG: prompt and longest choice take up to \d+ tokens, the model reads 512"):
+        encode_questions(llama, [LETTERS, long], chat_template=False)
+    with pytest.raises(DataError, match="the model reads 64"):  # the sliding window is the shorter of the two
+        encode_questions(gemma, [LETTERS, replace(long, text="word " * 20)], chat_template=False)

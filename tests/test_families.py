@@ -1,0 +1,382 @@
+"""Every family of the table as a tiny seeded checkpoint: u, the gain on what is added, and the phases from end to end.
+
+What a gain does is measured on the residual stream itself, between points that the table of families does not name.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from avalanche_llm.errors import UnsupportedModel
+from avalanche_llm.events.standardize import RunningMoments
+from avalanche_llm.io.artifacts import read_record
+from avalanche_llm.model.families import FAMILIES, GATED, find_modules
+from avalanche_llm.model.forward import forward_pass
+from avalanche_llm.model.gain import GainPlan, GainTarget
+from avalanche_llm.model.hook_checks import gain_effect, hook_difference
+from avalanche_llm.model.hooks import ReadInput, ScaleOutput
+from avalanche_llm.model.loader import LoadedModel, load_model
+from avalanche_llm.phases.calibrate import calibrate
+from avalanche_llm.phases.extract_rasters import extract_rasters
+from avalanche_llm.phases.gain_grid import gain_grid
+from avalanche_llm.phases.select_gstar import select_gstar
+from avalanche_llm.phases.validate_env import validate_env
+from avalanche_llm.settings import HookNames, ModelChoice
+
+N_LAYERS, D_FF, D_MODEL, N_HEADS = 3, 48, 32, 4
+TARGETS: tuple[GainTarget, ...] = ("MLP", "ATTN")
+TOKENS = torch.arange(2, 66).reshape(2, 32)
+EPS = torch.finfo(torch.float32).eps
+
+TOKEN_IDS = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+COMMON = {"vocab_size": tiny.VOCABULARY, "hidden_size": D_MODEL, "initializer_range": 0.2, **TOKEN_IDS}
+HEADS = {"num_hidden_layers": N_LAYERS, "num_attention_heads": N_HEADS}
+LLAMA = {**COMMON, **HEADS, "intermediate_size": D_FF, "num_key_value_heads": 2, "max_position_embeddings": 64}
+GEMMA = {**LLAMA, "head_dim": 8}
+GPT2 = {
+    **TOKEN_IDS,
+    "vocab_size": tiny.VOCABULARY,
+    "n_embd": D_MODEL,
+    "n_layer": N_LAYERS,
+    "n_head": N_HEADS,
+    "n_positions": 64,
+    "n_inner": D_FF,
+    "initializer_range": 0.2,
+}
+OPT = {
+    **TOKEN_IDS,
+    **HEADS,
+    "vocab_size": tiny.VOCABULARY,
+    "hidden_size": D_MODEL,
+    "ffn_dim": D_FF,
+    "max_position_embeddings": 64,
+    "word_embed_proj_dim": D_MODEL,
+    "init_std": 0.2,
+}
+FALCON = {**COMMON, **HEADS, "ffn_hidden_size": D_FF}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A config, and where its block shows the residual stream: modules whose input is the stream at that point.
+
+    after_attn is None where attention and MLP read the same stream and are added to it together. after_mlp is None where the
+    layer returns that sum.
+    """
+
+    model_type: str
+    config: dict[str, Any]
+    after_attn: str | None = "post_attention_layernorm"
+    before_mlp: str | None = None
+    after_mlp: str | None = None
+    d_ff: int = D_FF
+    multiplier: float = 1.0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+GEMMA3 = {"text_config": GEMMA, "vision_config": VISION, "mm_tokens_per_image": 4, **TOKEN_IDS}
+CASES = {
+    "bloom": Case("bloom", {**COMMON, "n_layer": N_LAYERS, "n_head": N_HEADS}, d_ff=4 * D_MODEL),
+    "falcon": Case("falcon", FALCON, None),
+    "falcon, new decoder": Case("falcon", {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}, None),
+    "falcon, sequential": Case("falcon", {**FALCON, "parallel_attn": False, "multi_query": False, "alibi": True, "bias": True}),
+    "gemma": Case("gemma", GEMMA),
+    "gemma2": Case("gemma2", GEMMA, "pre_feedforward_layernorm"),
+    "gemma3": Case("gemma3", GEMMA3, "pre_feedforward_layernorm"),
+    "gemma3_text": Case("gemma3_text", GEMMA, "pre_feedforward_layernorm"),
+    "gpt2": Case("gpt2", GPT2, "ln_2"),
+    "gpt_neox": Case("gpt_neox", LLAMA, None),
+    "gpt_neox, sequential": Case("gpt_neox", {**LLAMA, "use_parallel_residual": False}),
+    "granite": Case("granite", {**LLAMA, "residual_multiplier": 0.22}, multiplier=0.22),
+    "llama": Case("llama", LLAMA),
+    "mistral": Case("mistral", LLAMA),
+    "olmo": Case("olmo", LLAMA),
+    "olmo2": Case("olmo2", LLAMA, "mlp"),
+    "olmo3": Case("olmo3", LLAMA, "mlp"),
+    "opt": Case("opt", OPT, "final_layer_norm"),
+    "opt, norm after the sum": Case(
+        "opt", {**OPT, "do_layer_norm_before": False, "word_embed_proj_dim": 16}, "self_attn_layer_norm", "fc1", "final_layer_norm"
+    ),
+    "phi": Case("phi", {**LLAMA, "num_key_value_heads": N_HEADS}, None),
+    "phi3": Case("phi3", LLAMA),
+    "qwen2": Case("qwen2", LLAMA),
+    "qwen3": Case("qwen3", GEMMA),
+    "smollm3": Case("smollm3", LLAMA),
+    "stablelm": Case("stablelm", LLAMA),
+    "stablelm, parallel": Case("stablelm", {**LLAMA, "use_parallel_residual": True}, None),
+}
+EXPERTS = {
+    "mixtral": ("num_local_experts", {**LLAMA, "num_local_experts": 4}),
+    "qwen2_moe": ("num_experts", {**LLAMA, "num_experts": 4, "moe_intermediate_size": 16, "num_experts_per_tok": 2}),
+    "qwen3_moe": ("num_experts", {**LLAMA, "num_experts": 4, "moe_intermediate_size": 16, "num_experts_per_tok": 2}),
+}
+
+
+def causal_model(model_type: str, config: dict[str, Any]) -> Any:
+    """Random weights, of biases and norms too, so that no part of a block is idle."""
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **config)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def load(folder: Path, hooks: HookNames | None = None) -> LoadedModel:
+    return load_model(ModelChoice(hf_id=str(folder), hooks=hooks), role="INSTRUCT", device="cpu", dtype="fp32")
+
+
+@dataclass(frozen=True)
+class Made:
+    case: Case
+    folder: Path
+    model: LoadedModel
+
+
+@pytest.fixture(scope="module", params=CASES)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    case = CASES[request.param]
+    folder = tiny.save_model(causal_model(case.model_type, case.config), tmp_path_factory.mktemp("family"))
+    return Made(case, folder, load(folder))
+
+
+Stream = list[dict[str, torch.Tensor]]
+"""Of every layer: h_in, before_mlp, after_attn (where there is such a point), after_mlp, and what the layer returns."""
+
+
+@contextmanager
+def tracing(model: LoadedModel, case: Case) -> Iterator[Stream]:
+    stream: Stream = [{} for _ in model.layers]
+    handles = []
+
+    def keep(layer: int, name: str, tensor: Any) -> None:
+        tensor = tensor[0] if isinstance(tensor, tuple) else tensor
+        stream[layer][name] = tensor.reshape(TOKENS.shape + (-1,)).clone()
+
+    for index, layer in enumerate(model.layers):
+        points = {"after_attn": case.after_attn, "before_mlp": case.before_mlp or case.after_attn, "after_mlp": case.after_mlp}
+        handles.append(layer.register_forward_pre_hook(lambda _, given, at=index: keep(at, "h_in", given)))
+        for point, name in points.items():
+            if name is not None:
+                module = layer.get_submodule(name)
+                handles.append(module.register_forward_pre_hook(lambda _, given, at=index, to=point: keep(at, to, given)))
+        handles.append(layer.register_forward_hook(lambda _, given, output, at=index: keep(at, "h_out", output)))
+    try:
+        yield stream
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def streams(made: Made, plan: GainPlan) -> Stream:
+    modules = made.model.modules("mlp" if plan.target == "MLP" else "attn")
+    with torch.inference_mode(), ScaleOutput(modules, plan.gains), tracing(made.model, made.case) as stream:
+        made.model.decoder(input_ids=TOKENS, use_cache=False)
+    for of_layer in stream:
+        of_layer.setdefault("after_mlp", of_layer["h_out"])
+        of_layer.setdefault("before_mlp", of_layer["h_in"])
+    return stream
+
+
+def gain_in(layer: int, target: GainTarget, gain: float) -> GainPlan:
+    return GainPlan(target, tuple(gain if index == layer else 1.0 for index in range(N_LAYERS)))
+
+
+def test_every_family_of_the_table_is_tried() -> None:
+    assert {case.model_type for case in CASES.values()} == set(FAMILIES)
+
+
+def test_u_is_what_gate_up_and_act_compute(made: Made) -> None:
+    model = made.model
+    found = hook_difference(model.decoder, list(model.layers), model.names, TOKENS)
+    assert found.n_layers == N_LAYERS
+    assert found.largest == 0.0
+    u: dict[int, torch.Tensor] = {}
+    output: dict[int, torch.Tensor] = {}
+    with torch.inference_mode(), ReadInput(model.modules("down"), u.__setitem__, model.layers):
+        handles = [
+            down.register_forward_hook(lambda _, given, out, at=layer: output.__setitem__(at, out))
+            for layer, down in enumerate(model.modules("down"))
+        ]
+        model.decoder(input_ids=TOKENS, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    for layer, down in enumerate(model.modules("down")):
+        assert u[layer].shape == (*TOKENS.shape, made.case.d_ff) == (*TOKENS.shape, model.d_ff)
+        assert u[layer].std() > 0.01
+        with torch.inference_mode():
+            assert torch.equal(down(u[layer].view(-1, model.d_ff)).view(-1), output[layer].view(-1))  # rows keep their order
+
+
+def test_u_computed_another_way_is_found_out(made: Made) -> None:
+    """The comparison can fail: without the activation, or with gate and up swapped."""
+    model, names = made.model, made.model.names
+    wrong = names.model_copy(update={"gate": names.up, "up": names.gate})
+    if names.gate in (None, names.up):
+        for layer in model.layers:
+            layer.add_module("nothing", nn.Identity())
+        wrong = names.model_copy(update={"act": "nothing"})
+    assert hook_difference(model.decoder, list(model.layers), wrong, TOKENS).largest > 1e-3
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_gain_one_is_bit_identical_to_no_hooks(target: GainTarget, made: Made) -> None:
+    model = made.model
+    plan = GainPlan.uniform(target, 1.0, N_LAYERS)
+    modules = model.modules("mlp" if target == "MLP" else "attn")
+    with torch.inference_mode():
+        plain = model.causal(input_ids=TOKENS, use_cache=False).logits
+        with ScaleOutput(modules, plan.gains), ReadInput(model.modules("down"), lambda layer, u: None, model.layers):
+            hooked = model.causal(input_ids=TOKENS, use_cache=False).logits
+        with ScaleOutput(modules, (2.0,) * N_LAYERS):
+            scaled = model.causal(input_ids=TOKENS, use_cache=False).logits
+    assert torch.equal(plain, hooked)
+    assert not torch.equal(plain, scaled)
+
+
+@pytest.mark.parametrize("gain", [0.5, 2.0, 1.3])
+def test_the_mlps_contribution_to_the_stream_scales_by_the_gain(gain: float, made: Made) -> None:
+    """after - before of the first scaled layer; where attention is added at the same time, both sides hold it."""
+    plain, doubled, scaled = (streams(made, gain_in(1, "MLP", g))[1] for g in (1.0, 2.0, gain))
+    assert torch.equal(plain["before_mlp"], scaled["before_mlp"])
+    before = plain["before_mlp"].double()
+    added = doubled["after_mlp"].double() - plain["after_mlp"].double()
+    rest = torch.zeros_like(added) if made.case.after_attn else contribution_of_attention(made)
+    size = plain["after_mlp"].abs() + scaled["after_mlp"].abs() + before.abs() + added.abs() + rest.abs()
+    assert ((scaled["after_mlp"].double() - before - rest - gain * (plain["after_mlp"].double() - before - rest)).abs() <= 8 * EPS * size).all()
+    assert ((plain["after_mlp"].double() - before - rest - added).abs() <= 8 * EPS * size).all()
+    assert added.std() > 1e3 * EPS * size.max()
+
+
+@pytest.mark.parametrize("gain", [0.5, 2.0, 1.3])
+def test_attentions_contribution_to_the_stream_scales_by_the_gain(gain: float, made: Made) -> None:
+    parallel = made.case.after_attn is None
+    point = "after_mlp" if parallel else "after_attn"
+    plain, doubled, scaled = (streams(made, gain_in(1, "ATTN", g))[1] for g in (1.0, 2.0, gain))
+    assert torch.equal(plain["h_in"], scaled["h_in"])
+    before, added = plain["h_in"].double(), doubled[point].double() - plain[point].double()
+    rest = contribution_of_mlp(made) if parallel else torch.zeros_like(added)
+    size = plain[point].abs() + scaled[point].abs() + before.abs() + added.abs() + rest.abs()
+    assert ((scaled[point].double() - before - rest - gain * (plain[point].double() - before - rest)).abs() <= 8 * EPS * size).all()
+    assert ((plain[point].double() - before - rest - added).abs() <= 8 * EPS * size).all()
+    assert added.std() > 1e3 * EPS * size.max()
+
+
+def contribution_of_attention(made: Made) -> torch.Tensor:
+    """Of a parallel block, by doubling it: the MLP does not see it."""
+    doubled, plain = (streams(made, gain_in(1, "ATTN", gain))[1]["h_out"] for gain in (2.0, 1.0))
+    return doubled.double() - plain.double()
+
+
+def contribution_of_mlp(made: Made) -> torch.Tensor:
+    doubled, plain = (streams(made, gain_in(1, "MLP", gain))[1]["h_out"] for gain in (2.0, 1.0))
+    return doubled.double() - plain.double()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_power_of_two_scales_what_the_module_returns_exactly(target: GainTarget, made: Made) -> None:
+    """And nothing between the module and the sum undoes it: the multiplier of a family is all that comes in between."""
+    modules = made.model.modules("mlp" if target == "MLP" else "attn")
+    found: dict[float, torch.Tensor] = {}
+    for gain in (1.0, 0.5):
+        with torch.inference_mode(), ScaleOutput(modules, gain_in(1, target, gain).gains):
+            handle = modules[1].register_forward_hook(
+                lambda _, given, out, at=gain: found.__setitem__(at, (out[0] if isinstance(out, tuple) else out).clone())
+            )
+            made.model.decoder(input_ids=TOKENS, use_cache=False)
+            handle.remove()
+    assert torch.equal(found[0.5], 0.5 * found[1.0])
+    point = "after_mlp" if target == "MLP" or made.case.after_attn is None else "after_attn"
+    plain, halved = (streams(made, gain_in(1, target, gain))[1][point].double() for gain in (1.0, 0.5))
+    added = made.case.multiplier * found[1.0].double().view_as(plain)
+    assert ((plain - halved - added / 2).abs() <= 8 * EPS * (plain.abs() + halved.abs() + added.abs())).all()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_changes_before_the_first_scaled_layer(target: GainTarget, made: Made) -> None:
+    plain = streams(made, GainPlan.uniform(target, 1.0, N_LAYERS))
+    changed = streams(made, GainPlan(target, (1.0, 1.5, 1.5)))
+    for name in plain[0]:
+        assert torch.equal(plain[0][name], changed[0][name])
+    assert torch.equal(plain[1]["h_in"], changed[1]["h_in"])
+    if target == "MLP":
+        assert torch.equal(plain[1]["before_mlp"], changed[1]["before_mlp"])
+    for layer in (1, 2):
+        assert not torch.equal(plain[layer]["h_out"], changed[layer]["h_out"])
+
+
+def test_decoder_and_causal_model_run_the_same_hooks_and_end_in_the_same_state(made: Made) -> None:
+    """Phases without likelihoods run the decoder alone, phase 6 the whole model."""
+    model = made.model
+    plan = GainPlan.uniform("MLP", 1.5, N_LAYERS)
+    u: list[dict[int, torch.Tensor]] = [{}, {}]
+    given: list[torch.Tensor] = []
+    head = model.causal.get_output_embeddings()
+    with torch.inference_mode(), ScaleOutput(model.modules("mlp"), plan.gains):
+        with ReadInput(model.modules("down"), u[0].__setitem__, model.layers):
+            last = model.decoder(input_ids=TOKENS, use_cache=False).last_hidden_state
+        with ReadInput(model.modules("down"), u[1].__setitem__, model.layers), ReadInput([head], lambda _, h: given.append(h)):
+            model.causal(input_ids=TOKENS, use_cache=False)
+    assert all(torch.equal(u[0][layer], u[1][layer]) for layer in range(N_LAYERS))
+    assert torch.equal(given[0], last)
+
+
+def test_gain_effect_knows_what_the_gain_scales(made: Made) -> None:
+    model, names = made.model, made.model.names
+    effect = gain_effect(model.decoder, list(model.layers), names, TOKENS)
+    assert effect.leaves_the_stream
+    assert effect.follows == (made.case.after_mlp is None)  # a norm on the sum is the one exception
+    if effect.follows:
+        assert effect.share == pytest.approx(made.case.multiplier, rel=1e-4)
+    if names.mlp == "post_feedforward_layernorm":
+        assert not gain_effect(model.decoder, list(model.layers), names.model_copy(update={"mlp": "mlp"}), TOKENS).follows
+    if made.case.model_type == "bloom":
+        inside = gain_effect(model.decoder, list(model.layers), names.model_copy(update={"mlp": "mlp"}), TOKENS)
+        assert inside.follows
+        assert not inside.leaves_the_stream
+
+
+def test_phases_zero_to_three_measure_the_family(made: Made, tmp_path: Path) -> None:
+    case = made.case
+    config = tiny.write_config(
+        tmp_path / "c.yaml",
+        made.folder,
+        pipeline={"seq_len_tokens": 16, "batch_windows": 3},
+        datasets__A__n_windows_calibration=5,
+        datasets__A__n_windows_rasters=5,
+        gains__grid=[0.8, 1.0, 1.25],
+        events__target_rates=[0.02],
+        statistics={"bootstrap_reps": 10, "null_draws": 3},
+    )
+    job = tiny.job_of(config, tmp_path / "runs")
+    findings = {finding.subject: finding for finding in validate_env(job)}
+    assert findings["hook check"].ok
+    assert re.match(rf"{N_LAYERS} layers, largest difference 0 ", findings["hook check"].text)
+    assert findings["gain check"].ok == (case.after_mlp is None)
+    assert not findings["gain check"].required
+    for phase in (calibrate, gain_grid, select_gstar, extract_rasters):
+        phase(job)
+    calibration = read_record(tiny.run_of(tmp_path / "runs", "S01"))
+    assert (calibration["model"]["n_layers"], calibration["model"]["d_ff"]) == (N_LAYERS, case.d_ff)
+    with np.load(tiny.run_of(tmp_path / "runs", "S01") / "results" / "calibration_stats.npz") as stats:
+        assert stats["mu"].shape == (N_LAYERS, case.d_ff)
+        assert int(stats["n_samples"]) == 5 * (16 - job.settings.pipeline.burn_in_tokens)
+        assert (stats["sigma"] > 0).all()
+    assert read_record(tiny.run_of(tmp_path / "runs", "S03"))["stage_status"] == "complete"
