@@ -12,23 +12,9 @@ from avalanche_llm.phases.extract_rasters import extract_rasters
 from avalanche_llm.phases.gain_grid import gain_grid
 from avalanche_llm.phases.generalize import generalize
 from avalanche_llm.phases.job import Job
+from avalanche_llm.phases.paper_export import export_paper
 from avalanche_llm.phases.run_nulls import run_nulls
 from avalanche_llm.phases.select_gstar import select_gstar
-
-
-def paper_stub(job):
-    from avalanche_llm.io.files import raw, json_bytes
-    from avalanche_llm.stages import stages
-    import json
-    run = job.begin("PHASE7_PAPER_EXPORT")
-    up = job.upstream("PHASE5_ANALYZE_AND_EXPORT")
-    run.describe(model=up.record["model"], dataset=up.record["dataset"])
-    for name in stages()["PHASE7_PAPER_EXPORT"].artifacts:
-        if name not in stages()["PHASE7_PAPER_EXPORT"].optional:
-            run.save(name, raw(json_bytes({"claims": []}) if name == "claims" else b"stub\n"))
-    run.complete()
-    return run.run_id
-
 
 STEPS: tuple[Callable[[Job], str], ...] = (
     calibrate,
@@ -39,7 +25,7 @@ STEPS: tuple[Callable[[Job], str], ...] = (
     analyze,
     generalize,
     evaluate_arc,
-    paper_stub,
+    export_paper,
 )
 EVIL_TOKEN = "<script>alert('token')</script>"
 EVIL_MODEL = "<script>alert('model')</script>"

@@ -3,9 +3,10 @@
 What a gain does is measured on the residual stream itself, between points that the table of families does not name.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from avalanche_llm.errors import UnsupportedModel
-from avalanche_llm.events.standardize import RunningMoments
 from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.model.families import FAMILIES, GATED, find_modules
 from avalanche_llm.model.forward import forward_pass
@@ -88,7 +88,6 @@ class Case:
     after_mlp: str | None = None
     d_ff: int = D_FF
     multiplier: float = 1.0
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 GEMMA3 = {"text_config": GEMMA, "vision_config": VISION, "mm_tokens_per_image": 4, **TOKEN_IDS}
@@ -380,3 +379,157 @@ def test_phases_zero_to_three_measure_the_family(made: Made, tmp_path: Path) -> 
         assert int(stats["n_samples"]) == 5 * (16 - job.settings.pipeline.burn_in_tokens)
         assert (stats["sigma"] > 0).all()
     assert read_record(tiny.run_of(tmp_path / "runs", "S03"))["stage_status"] == "complete"
+
+
+def test_u_reaches_the_collector_window_by_window(made: Made) -> None:
+    """Where a block makes one axis of windows and tokens, forward_pass gives both back."""
+    shapes: list[torch.Size] = []
+    alone: list[torch.Tensor] = []
+    windows = TOKENS.numpy()
+    plan = GainPlan.uniform("MLP", 1.0, N_LAYERS)
+    together: dict[int, torch.Tensor] = {}
+    forward_pass(made.model, windows, plan=plan, batch_windows=2, on_input=together.__setitem__)
+    forward_pass(
+        made.model, windows, plan=plan, batch_windows=1, on_input=lambda layer, u: alone.append(u) if layer == 1 else None
+    )
+    shapes = [u.shape for u in together.values()]
+    assert shapes == [torch.Size((2, 32, made.case.d_ff))] * N_LAYERS
+    assert torch.allclose(together[1], torch.cat(alone), atol=1e-4)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize("model_type", EXPERTS)
+def test_load_model_refuses_a_mixture_of_experts_and_says_why(model_type: str, tmp_path: Path) -> None:
+    count, config = EXPERTS[model_type]
+    folder = tiny.save_model(causal_model(model_type, config), tmp_path / "experts")
+    (folder / "model.safetensors").unlink()  # refused before any weight is read
+    own = GATED.model_copy(update={"down": "mlp.experts"})
+    for hooks in (None, own):
+        with pytest.raises(UnsupportedModel) as caught:
+            load(folder, hooks)
+        assert str(caught.value) == (
+            f"model type '{model_type}' is a mixture of experts ({count}: 4): its units live in experts, and a token that is not "
+            "sent to an expert has no activation there, so that a rate per unit and token is not defined; use a dense model "
+            "(spec/12 states the definition that experts would need)"
+        )
+    assert caught.value.exit_code == 1
+
+
+CODEGEN = {**TOKEN_IDS, "vocab_size": tiny.VOCABULARY, "n_embd": D_MODEL, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 4}
+GPT_NEO = {
+    **TOKEN_IDS,
+    "vocab_size": tiny.VOCABULARY,
+    "hidden_size": D_MODEL,
+    "num_layers": 2,
+    "num_heads": 4,
+    "attention_types": [[["global"], 2]],
+    "max_position_embeddings": 64,
+}
+EXAONE = {**LLAMA, "num_hidden_layers": 2}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "config", "found", "example"),
+    [
+        (
+            "codegen",
+            CODEGEN,
+            "found h (2 layers); looked in its first layer for fc2, mlp, mlp.c_proj, mlp.dense_4h_to_h, mlp.down_proj, mlp.fc2, "
+            "post_attention_layernorm, post_feedforward_layernorm, self_attention, self_attention.dense, self_attn and found "
+            "ln_1, attn, attn.attn_dropout, attn.resid_dropout, attn.qkv_proj, attn.out_proj, mlp, mlp.fc_in, mlp.fc_out",
+            "{layers: h, mlp: mlp, attn: self_attn, down: mlp.down_proj}",
+        ),
+        ("gpt_neo", GPT_NEO, "found h (2 layers);", "{layers: h, mlp: mlp, attn: attn, down: mlp.c_proj}"),
+        (
+            "exaone4",
+            EXAONE,
+            "found layers (2 layers);",
+            "{layers: layers, mlp: post_feedforward_layernorm, attn: post_attention_layernorm, down: mlp.down_proj}",
+        ),
+    ],
+)
+def test_load_model_of_an_unknown_type_says_what_is_there_and_how_to_name_it(
+    model_type: str, config: dict[str, Any], found: str, example: str, tmp_path: Path
+) -> None:
+    folder = tiny.save_model(causal_model(model_type, config), tmp_path / model_type)
+    with pytest.raises(UnsupportedModel) as caught:
+        load(folder)
+    message = str(caught.value)
+    assert message.startswith(f"no MLP is known for model type '{model_type}' (known: bloom, falcon, gemma, ")
+    assert f"looked for a list of layers below {type(causal_model(model_type, config).base_model).__name__} and {found}" in message
+    assert f"name its modules in the config, for example models.<ROLE>.hooks: {example}, where mlp and attn are" in message
+    assert "the modules whose output is added to the residual stream" in message
+    assert "\n" not in message
+    assert caught.value.exit_code == 1
+
+
+def test_load_model_takes_the_names_of_the_config_for_an_unknown_type(tmp_path: Path) -> None:
+    """As the message says: what it found, named."""
+    folder = tiny.save_model(causal_model("codegen", CODEGEN), tmp_path / "codegen")
+    names = {"layers": "h", "mlp": "mlp", "attn": "attn", "down": "mlp.fc_out"}
+    model = load(folder, HookNames(**names, up="mlp.fc_in", act="mlp.act"))
+    assert (model.n_layers, model.d_ff) == (2, 4 * D_MODEL)
+    assert hook_difference(model.decoder, list(model.layers), model.names, TOKENS).largest == 0.0
+    assert gain_effect(model.decoder, list(model.layers), model.names, TOKENS).share == pytest.approx(1.0, rel=1e-4)
+    assert hook_difference(model.decoder, list(model.layers), HookNames(**names), TOKENS).n_layers == 0
+
+
+@pytest.mark.parametrize("mlp", ["mlp", "post_feedforward_layernorm"])
+def test_phase_zero_fails_where_names_of_the_config_put_the_gain_before_a_norm(mlp: str, tmp_path: Path) -> None:
+    hooks = {"layers": "layers", "mlp": mlp, "attn": "self_attn", "down": "mlp.down_proj"}
+    config = tiny.write_config(
+        tmp_path / "c.yaml",
+        tiny.save_model(causal_model("olmo2", LLAMA), tmp_path / "olmo2"),
+        models={"INSTRUCT": {"hf_id": str(tmp_path / "olmo2"), "hooks": hooks}},
+    )
+    findings = {finding.subject: finding for finding in validate_env(tiny.job_of(config, tmp_path / "runs"))}
+    assert findings["hook check"].text == "the hooks name no up and act to compute u from"
+    gain = findings["gain check"]
+    assert gain.required
+    assert gain.ok == (mlp != "mlp")
+    expected = (
+        "the output of layer 0 does not follow the gain on 'mlp': a norm follows that module, before or after the sum; before the sum"
+        if mlp == "mlp"
+        else "the gain scales what 'post_feedforward_layernorm' adds to the residual stream (times 1) and nothing else of layer 0"
+    )
+    assert gain.text.startswith(expected)
+
+
+def test_load_model_refuses_a_block_that_computes_without_calling_its_projection(tmp_path: Path) -> None:
+    """BLOOM's slow_but_exact adds up slices of the weight: neither u nor the gain would pass the module."""
+    config = {**CASES["bloom"].config, "slow_but_exact": True, "pretraining_tp": 2}
+    folder = tiny.save_model(causal_model("bloom", config), tmp_path / "slow")
+    with pytest.raises(
+        UnsupportedModel, match=r"'mlp\.dense_4h_to_h' of layer 0 ran for 0 tokens in a pass over 6, expected each token once: .*slow_but_exact"
+    ):
+        load(folder)
+
+
+def test_load_model_refuses_a_module_that_runs_more_than_once(made: Made) -> None:
+    from avalanche_llm.model.hook_checks import check_every_token_once
+
+    layers = list(made.model.layers)
+    twice = nn.ModuleList([*layers, layers[0]])
+
+    class Looped(nn.Module):
+        def forward(self, **options: Any) -> None:
+            made.model.decoder(**options)
+            made.model.decoder(**options)
+
+    with pytest.raises(UnsupportedModel, match=r"of layer 0 ran for 12 tokens in a pass over 6, expected each token once"):
+        check_every_token_once(Looped(), layers, made.model.names, made.model.device)
+    with pytest.raises(UnsupportedModel, match="layers 0 and 3 share one module"):
+        check_every_token_once(made.model.decoder, list(twice), made.model.names, made.model.device)
+
+
+@pytest.mark.parametrize("name", ["mlp", "mlp.down_proj", "self_attn"])
+def test_find_modules_refuses_a_module_that_two_layers_share(name: str) -> None:
+    layers = list(causal_model("llama", LLAMA).base_model.layers)
+    layers[2].mlp, layers[2].self_attn = layers[0].mlp, layers[0].self_attn
+    with pytest.raises(
+        UnsupportedModel,
+        match=rf"layers 0 and 2 share one module '{name}': its events and its gain could not be told apart by layer; use a model",
+    ):
+        find_modules(layers, name)

@@ -169,9 +169,10 @@ class RunStore:
         Raises MissingArtifact when there is none, and when more than one fits equally well (both are named).
         """
         scope = config.scope_sha256(stage.scope)
+        role = config.values["run"]["model_role"]
         for run_id in pinned:
             candidate = self.get(run_id)
-            if candidate.phase_id == stage.phase_id:
+            if candidate.phase_id == stage.phase_id and candidate.record["model"]["role"] == role:
                 if candidate.record["hashes"]["scope_sha256"] != scope:
                     raise MissingArtifact(f"--dep {run_id} was made with another config for {stage.command}")
                 return candidate

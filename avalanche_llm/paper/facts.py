@@ -17,7 +17,7 @@ import pandas as pd
 from jaxtyping import Bool
 
 from avalanche_llm.errors import SchemaError
-from avalanche_llm.io.artifacts import RECORD_NAME, index_by_path
+from avalanche_llm.io.artifacts import RECORD_NAME, RunArtifacts, index_by_path
 from avalanche_llm.io.hashing import sha256_file
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.plotting.columns import VOCABULARY
@@ -58,10 +58,10 @@ class Origin:
     sha256: str
 
     @classmethod
-    def of(cls, run: Upstream, artifact: str) -> "Origin":
-        """An artifact of a complete run, as its record has it."""
+    def of(cls, run: RunArtifacts, artifact: str) -> "Origin":
+        """An artifact of a run, as its record has it."""
         path = run.record["artifacts"][artifact]
-        return cls(run.run_id, run.phase_id, artifact, path, index_by_path(run.record)[path]["sha256"])
+        return cls(run.run_id, run.record["phase_id"], artifact, path, index_by_path(run.record)[path]["sha256"])
 
     @classmethod
     def of_record(cls, run: Upstream) -> "Origin":

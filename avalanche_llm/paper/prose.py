@@ -78,7 +78,7 @@ def interval(low: Fact, high: Fact) -> Prose:
 
 
 def span(ends: tuple[Fact, Fact]) -> Prose:
-    """"low to high", or one value where the two read the same."""
+    """ "low to high", or one value where the two read the same."""
     low, high = ends
     return Prose((low,)) if str(low) == str(high) else prose("{low} to {high}", low=low, high=high)
 

@@ -1,10 +1,10 @@
 """One request to run a phase: config, settings, run store. Light to import: planning needs nothing more."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from avalanche_llm.canon import load_canon
-from avalanche_llm.config import Overrides, ResolvedConfig, resolve_config
+from avalanche_llm.config import Overrides, ResolvedConfig, merge, resolve_config
 from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.run_id import RunIdMode
@@ -45,6 +45,14 @@ class Job:
     def upstream(self, phase_id: str) -> Upstream:
         """The complete run of an earlier phase that this job reads (exit 3 when there is none)."""
         return self.store.find(stages()[phase_id], self.config, pinned=self.pinned)
+
+    def twin(self) -> "Job | None":
+        """The same job for the other model role; None where the config names no model for it."""
+        role = "BASE" if self.settings.run.model_role == "INSTRUCT" else "INSTRUCT"
+        if getattr(self.settings.models, role) is None:
+            return None
+        config = ResolvedConfig.of(merge(dict(self.config.values), {"run": {"model_role": role}}))
+        return replace(self, config=config, settings=parse_settings(config.values))
 
     def begin(self, phase_id: str) -> Run:
         """Begin (or resume) the run of a phase, upstream first: what it needs is found before anything is created."""

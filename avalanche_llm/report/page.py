@@ -29,7 +29,7 @@ from avalanche_llm.report.cautions import NON_CLAIMS, cautions
 from avalanche_llm.report.cells import TableView, table_view
 from avalanche_llm.report.charts import chart_data
 from avalanche_llm.report.checks import checks_of
-from avalanche_llm.report.claims import claim_views
+from avalanche_llm.report.claims import claim_views, tally
 from avalanche_llm.report.gather import Evidence, figure_ids
 from avalanche_llm.report.overview import lead, measured, subject, tiles
 from avalanche_llm.settings import Settings
@@ -82,7 +82,7 @@ class RunView:
 def render(evidence: Evidence, settings: Settings, config_sha256: str) -> bytes:
     """The page in UTF-8."""
     scripts = [inline_script(text, name) for name, text in _scripts().items()]
-    checks = checks_of(evidence)
+    checks, claims = checks_of(evidence), claim_views(evidence)
     charts = chart_data(evidence.sides)
     page = _environment().get_template("template.html.j2").render(
         policy=policy(scripts),
@@ -94,7 +94,8 @@ def render(evidence: Evidence, settings: Settings, config_sha256: str) -> bytes:
         tiles=tiles(evidence, settings.gains.baseline),
         cautions=cautions(evidence, checks, settings),
         non_claims=NON_CLAIMS,
-        claims=claim_views(evidence),
+        claims=claims,
+        tally=tally(claims),
         models=charts["models"],
         chart_data=htmlsafe_json_dumps(charts, ensure_ascii=False, allow_nan=False, separators=(",", ":")),
         figures=figure_views(evidence),

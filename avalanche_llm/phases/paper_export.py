@@ -1,0 +1,56 @@
+"""Phase 7: the paper's sections from the tables, every claim with its evidence, and T07 where both roles were measured (S07)."""
+
+import pandas as pd
+
+from avalanche_llm.errors import MissingArtifact
+from avalanche_llm.io.artifacts import RunArtifacts
+from avalanche_llm.io.store import Upstream
+from avalanche_llm.paper.export import write_paper
+from avalanche_llm.paper.facts import Origin, Sheet
+from avalanche_llm.paper.inputs import PaperInputs, runs_behind
+from avalanche_llm.paper.replication import TABLE_ID, replication_table
+from avalanche_llm.phases.context import guard
+from avalanche_llm.phases.job import Job
+from avalanche_llm.plotting.export import export_tables
+from avalanche_llm.plotting.schemas import SCHEMAS
+
+
+def export_paper(job: Job) -> str:
+    """Run phase 7 and return its run id."""
+    run = job.begin("PHASE7_PAPER_EXPORT")
+    with guard(job, run):
+        analysis = job.upstream("PHASE5_ANALYZE_AND_EXPORT")
+        of_twin = [upstream.dependency() for upstream in twin_runs(job, run.stage.needs)]
+        known = {dependency["run_id"] for dependency in run.record["dependencies"]}
+        added = [dependency for dependency in of_twin if dependency["run_id"] not in known]
+        run.describe(
+            model=analysis.record["model"], dataset=analysis.record["dataset"], dependencies=[*run.record["dependencies"], *added]
+        )
+        made = tables(job, run)
+        export_tables(run, made)
+        inputs = PaperInputs.of(job, run)
+        sheets = {
+            table_id: Sheet(Origin.of(run, f"{table_id}_parquet"), SCHEMAS[table_id].key, frame)
+            for table_id, frame in made.items()
+        }
+        write_paper(run, inputs.with_sheets(sheets))
+    run.complete()
+    return run.run_id
+
+
+def tables(job: Job, run: RunArtifacts) -> dict[str, pd.DataFrame]:
+    """T07 where the run rests on both roles, else no table."""
+    own, twin = runs_behind(job, run)
+    return {TABLE_ID: replication_table(run, own, twin)} if "PHASE5_ANALYZE_AND_EXPORT" in twin else {}
+
+
+def twin_runs(job: Job, needs: tuple[str, ...]) -> list[Upstream]:
+    """The other role's complete runs of the needed phases; none where the config names no model for it."""
+    twin = job.twin()
+    found = []
+    for phase_id in needs if twin else ():
+        try:
+            found.append(twin.upstream(phase_id))  # type: ignore[union-attr]  # the loop is empty without a twin
+        except MissingArtifact:
+            continue
+    return found
