@@ -211,7 +211,7 @@ def test_u_is_what_gate_up_and_act_compute(made: Made) -> None:
     output: dict[int, torch.Tensor] = {}
     with torch.inference_mode(), ReadInput(model.modules("down"), u.__setitem__, model.layers):
         handles = [
-            down.register_forward_hook(lambda _, given, out, at=layer: output.__setitem__(at, out))
+            down.register_forward_hook(lambda _, given, out, at=layer: output.__setitem__(at, out.clone()))
             for layer, down in enumerate(model.modules("down"))
         ]
         model.decoder(input_ids=TOKENS, use_cache=False)
@@ -357,9 +357,9 @@ def test_phases_zero_to_three_measure_the_family(made: Made, tmp_path: Path) -> 
     config = tiny.write_config(
         tmp_path / "c.yaml",
         made.folder,
-        pipeline={"seq_len_tokens": 16, "batch_windows": 3},
-        datasets__A__n_windows_calibration=5,
-        datasets__A__n_windows_rasters=5,
+        pipeline={"seq_len_tokens": 32, "batch_windows": 5},
+        datasets__A__n_windows_calibration=14,
+        datasets__A__n_windows_rasters=6,
         gains__grid=[0.8, 1.0, 1.25],
         events__target_rates=[0.02],
         statistics={"bootstrap_reps": 10, "null_draws": 3},
@@ -376,7 +376,7 @@ def test_phases_zero_to_three_measure_the_family(made: Made, tmp_path: Path) -> 
     assert (calibration["model"]["n_layers"], calibration["model"]["d_ff"]) == (N_LAYERS, case.d_ff)
     with np.load(tiny.run_of(tmp_path / "runs", "S01") / "results" / "calibration_stats.npz") as stats:
         assert stats["mu"].shape == (N_LAYERS, case.d_ff)
-        assert int(stats["n_samples"]) == 5 * (16 - job.settings.pipeline.burn_in_tokens)
+        assert int(stats["n_samples"]) == 14 * (32 - job.settings.pipeline.burn_in_tokens)
         assert (stats["sigma"] > 0).all()
     assert read_record(tiny.run_of(tmp_path / "runs", "S03"))["stage_status"] == "complete"
 

@@ -267,7 +267,14 @@ def test_lint_wording_refuses_what_cannot_be_shown(claim: str) -> None:
         lint_wording("a.md", f"Fine.\n{claim}")
 
 
-@pytest.mark.parametrize("claim", ["A power law does not show criticality.", "Quasi-critical at most.", "It is critical to pin versions"[:2], "No claim of criticality."])
+def test_lint_wording_looks_across_line_breaks_but_not_across_sentences() -> None:
+    with pytest.raises(SchemaError, match=r"a\.md, line 1: 'is critical'"):
+        lint_wording("a.md", "The model is\ncritical.")
+    with pytest.raises(SchemaError, match=r"a\.md, line 3"):
+        lint_wording("a.md", "- It is not so.\n\n- The model is critical.")
+
+
+@pytest.mark.parametrize("claim", ["A power law does not show criticality.", "Quasi-critical at most.", "It does not claim that a\nmodel is critical.", "No claim of criticality."])
 def test_lint_wording_lets_a_denial_pass(claim: str) -> None:
     lint_wording("a.md", claim)
 

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import report_case
 import tiny
+from markupsafe import escape
 from report_case import EVIL_TOKEN
 from scipy import ndimage
 from small_runs import copied, flip_a_byte
@@ -27,6 +28,7 @@ from avalanche_llm.cli import main
 from avalanche_llm.errors import MissingArtifact, SchemaError
 from avalanche_llm.io.artifacts import index_by_path
 from avalanche_llm.io.store import Upstream
+from avalanche_llm.paper.lint import lint_wording
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.report import report
 from avalanche_llm.plotting.schemas import SCHEMAS
@@ -36,6 +38,7 @@ from avalanche_llm.report.cautions import cautions
 from avalanche_llm.report.cells import Cell, table_view
 from avalanche_llm.report.charts import visible
 from avalanche_llm.report.checks import checks_of
+from avalanche_llm.report.claims import claim_views, tally
 from avalanche_llm.report.gather import PAPER, Evidence, Side, _sides, figure_ids
 from avalanche_llm.report.page import figure_views, inline_script, render
 from avalanche_llm.report.sizes import MAX_POINTS, at_least, fitted
@@ -213,6 +216,38 @@ def test_page_is_well_formed_and_ids_are_unique(parsed: Parsed) -> None:
 def test_warnings_come_before_every_other_section(parsed: Parsed) -> None:
     assert [node.attributes["id"] for node in parsed.all("section")] == [name for name, _ in page_module.SECTIONS]
     assert page_module.SECTIONS[0][0] == "warnings"
+
+
+def test_verdicts_show_every_claim_of_the_paper(page: bytes, parsed: Parsed, evidence: Evidence) -> None:
+    claims = evidence.claims["claims"]
+    views = claim_views(evidence)
+    assert [(view.title, view.verdict, view.sentence) for view in views] == [
+        (claim["title"], claim["verdict"], claim["sentence"]) for claim in claims
+    ]
+    for view in views:
+        share = {"supported": view.k == view.n, "mixed": 0 < view.k < view.n, "not supported": view.k == 0, "undetermined": view.n == 0}
+        assert share[view.verdict]
+        assert str(escape(view.sentence)) in page.decode("utf-8")
+    shown = [node.text for node in parsed.nodes if node.attributes.get("class") == "verdict" and "ol" in node.inside]
+    assert [text.strip() for text in shown] == [view.verdict for view in views]
+    counts = Counter(view.verdict for view in views)
+    assert sum(int(part.split()[0]) for part in tally(views).split(", ")) == len(views)
+    assert f"{counts['undetermined']} undetermined" in tally(views)
+
+
+def test_claim_views_refuse_a_verdict_of_another_kind(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = {"claims": [{**evidence.claims["claims"][0], "verdict": "proven"}]}
+    monkeypatch.setattr(Evidence, "claims", claims)
+    with pytest.raises(SchemaError, match="claim rates_matched: verdict must be one of supported, .* found 'proven'"):
+        claim_views(evidence)
+
+
+def test_no_sentence_of_the_page_claims_too_much(parsed: Parsed) -> None:
+    words = [node.text for node in parsed.nodes if node.tag not in ("script", "style")]
+    words += [node.attributes[name] for node in parsed.nodes for name in ("alt", "title", "aria-label") if name in node.attributes]
+    assert sum("critical" in text for text in words) >= 2  # the non-claims are among them
+    for text in words:
+        lint_wording("report.html", text)
 
 
 def test_every_figure_is_shown_with_its_bytes(parsed: Parsed, evidence: Evidence) -> None:

@@ -7,9 +7,10 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -468,6 +469,24 @@ def test_other_code_is_named_beside_what_it_made(measured: Path, monkeypatch: py
     monkeypatch.setattr(remake, "import_module", lambda name: None)
     said = verify(measured, name_of(measured, "S06B"))
     assert (said.code, said.status[name_of(measured, "S06B")]) == (2, "incomplete")
+
+
+def test_tables_are_made_from_the_very_runs_that_were_read(runs: Path, monkeypatch: pytest.MonkeyPatch, verify: Verify) -> None:
+    job = replace(small_runs.job_on(runs), run_id_mode="timestamp_counter")
+    small_runs.begun_run(job, small_runs.PAPER_AND_ABOVE[0]).complete()
+    found = []
+
+    def tables(job: Job, run: object) -> dict[str, pd.DataFrame]:
+        found.append(job.upstream("PHASE1_CALIBRATE").run_id)
+        return {}
+
+    with pytest.raises(MissingArtifact, match="all fit as upstream"):
+        job.upstream("PHASE1_CALIBRATE")
+    monkeypatch.setattr(remake, "MODULES", {"PHASE7_PAPER_EXPORT": "any"})
+    monkeypatch.setattr(remake, "import_module", lambda name: SimpleNamespace(tables=tables))
+    assert verify(runs, name_of(runs, "S07")).code == 0
+    assert found == [chain_of(RunStore(runs), [name_of(runs, "S07")])[0]]
+    assert found[0].startswith("RUN_S01_")
 
 
 def test_every_phase_that_exports_tables_has_them_made_again() -> None:

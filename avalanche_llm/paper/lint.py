@@ -25,6 +25,8 @@ FORBIDDEN: Final[Mapping[str, str]] = {
     r"\bneuronal avalanches? in (the|language) models?\b": "avalanche-like events",
 }
 """A claim that the measurement cannot carry, and what to write in its place."""
+_SENTENCE: Final = re.compile(r"(?=\S)(?:[^.;:!?|\n]|[.;:!?](?!\s)|\n(?!\s*(?:\n|[|#-])))+")
+"""Up to a full stop, a table cell's edge, an empty line, or the start of a row, a heading or a list item."""
 _DENIED: Final = re.compile(r"\b(not|no|never|nothing|neither|nor|cannot|without|nobody)\b")
 
 
@@ -86,12 +88,11 @@ def lint_artifacts(pages: Mapping[str, str], runs: Iterable[RunArtifacts], expor
 
 
 def lint_wording(name: str, text: str) -> None:
-    """No claim that the measurement cannot carry. A sentence that denies it is allowed."""
-    for number, line in enumerate(text.splitlines(), start=1):
-        for sentence in re.split(r"(?<=[.;:!?])\s", line):
-            for pattern, instead in FORBIDDEN.items():
-                found = re.search(pattern, sentence, re.IGNORECASE)
-                if found and not _DENIED.search(sentence.lower()):
-                    raise SchemaError(
-                        f"{name}, line {number}: {found[0]!r} claims too much; write {instead!r} or what was measured"
-                    )
+    """No claim that the measurement cannot carry. A sentence that denies it is allowed, over a line break too."""
+    for sentence in _SENTENCE.finditer(text):
+        words = " ".join(sentence[0].split())
+        for pattern, instead in FORBIDDEN.items():
+            found = re.search(pattern, words, re.IGNORECASE)
+            if found and not _DENIED.search(words.lower()):
+                line = text.count("\n", 0, sentence.start()) + 1
+                raise SchemaError(f"{name}, line {line}: {found[0]!r} claims too much; write {instead!r} or what was measured")

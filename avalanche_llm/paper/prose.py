@@ -99,7 +99,7 @@ def equation(*lines: str) -> Prose:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Filling]]) -> Prose:
-    """A Markdown table; a bar inside a cell is escaped."""
+    """A Markdown table."""
     lines: list[Prose] = [joined(["| ", joined(list(header), " | "), " |"], ""), Prose(("|" + " --- |" * len(header),))]
     for row in rows:
         if len(row) != len(header):

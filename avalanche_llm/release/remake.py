@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from avalanche_llm.errors import AvalancheError
-from avalanche_llm.io.artifacts import CONFIG_NAME, index_by_path
+from avalanche_llm.io.artifacts import CONFIG_NAME, index_by_path, read_record
 from avalanche_llm.io.hashing import code_version, sha256_bytes
 from avalanche_llm.io.store import Upstream, library_versions
 from avalanche_llm.phases.job import JobRequest
@@ -42,8 +42,7 @@ def remade_tables(run: Upstream) -> Iterator[Finding]:
         return
     other = other_versions(run.record)
     try:
-        upstream = tuple(dependency["run_id"] for dependency in run.record["dependencies"])
-        job = JobRequest(run.folder / CONFIG_NAME, runs_dir=run.folder.parent, pinned=upstream).job()
+        job = JobRequest(run.folder / CONFIG_NAME, runs_dir=run.folder.parent, pinned=_nearest_first(run)).job()
         made = import_module(f"avalanche_llm.phases.{module}").tables(job, run)
         files = {name: data for table_id, frame in made.items() for name, data in table_files(table_id, frame).items()}
     except Exception as error:  # whatever a changed file or other code may bring is a finding about this run
@@ -67,6 +66,15 @@ def other_versions(record: Mapping[str, Any]) -> str:
     here = {"code": code_version(), **library_versions()}
     unequal = [f"{name} {made.get(name)}, here {here.get(name)}" for name in here if made.get(name) != here.get(name)]
     return f" (made by {'; '.join(unequal)})" if unequal else ""
+
+
+def _nearest_first(run: Upstream) -> tuple[str, ...]:
+    """What the run read, then what that read: the job finds these very runs, also beside others that fit its config."""
+    run_ids = [run.run_id]
+    for run_id in run_ids:
+        read = [dependency["run_id"] for dependency in read_record(run.folder.parent / run_id)["dependencies"]]
+        run_ids += [upstream for upstream in read if upstream not in run_ids]
+    return tuple(run_ids[1:])
 
 
 def _difference(run: Upstream, name: str, made: bytes | None) -> str:

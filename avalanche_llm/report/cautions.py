@@ -103,7 +103,7 @@ def _rates(side: Side, tolerance: float, whose: str) -> Iterator[Caution]:
         if missed:
             yield Caution(
                 f"{whose}Event rates do not hold on {text}",
-                f"Thresholds were fitted on the calibration windows to {_percent(tolerance)}. On {text} the worst layer misses "
+                f"Thresholds were fitted on the calibration windows to {100 * tolerance:g} %. On {text} the worst layer misses "
                 f"its target rate by {_percent(errors.min())} to {_percent(errors.max())}.",
                 _source(side, phase_id, artifact),
                 missed,
