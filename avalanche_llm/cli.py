@@ -86,7 +86,7 @@ def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
     if command in ("phase2_select_gstar", RUN_ALL):
         parser.add_argument("--gstar_method", choices=("btot_near_one",), help="default btot_near_one")
     if command == RUNS:
-        parser.add_argument("action", choices=("list", "show"))
+        parser.add_argument("action", nargs="?", choices=("list", "show"), default="list", help="default: list")
         parser.add_argument("run_ids", nargs="*", metavar="RUN_ID", help="for show")
     if command == REGISTER:
         parser.add_argument("run_ids", nargs="*", metavar="RUN_ID", help="default: every complete run of the runs folder")

@@ -29,6 +29,7 @@ def print_summary(runs: dict[str, Upstream], console: Console | None = None) -> 
     )
     console.print(_carried_over_table(runs["PHASE6_GENERALIZE_B_METRICS"], runs["PHASE6_ARC_MCQ_EVAL"]))
     places = {
+        "report for a browser": runs["REPORT"].artifact("report"),
         "where to look first": runs["PHASE7_PAPER_EXPORT"].artifact("paper_snapshot"),
         "every claim": runs["PHASE7_PAPER_EXPORT"].artifact("paper_claims"),
         "figures": runs["PHASE5_ANALYZE_AND_EXPORT"].folder / "figs",
@@ -36,7 +37,7 @@ def print_summary(runs: dict[str, Upstream], console: Console | None = None) -> 
         "archive": runs["PHASE8_RELEASE"].artifact("release_zip"),
     }
     for what, path in places.items():
-        console.print(f"{what + ':':20} {path}", soft_wrap=True, highlight=False)
+        console.print(f"{what + ':':21} {path}", soft_wrap=True, highlight=False)
 
 
 def _branching_table(metrics: pd.DataFrame, cell: dict[str, object]) -> Table:

@@ -228,6 +228,8 @@ def test_verdicts_show_every_claim_of_the_paper(page: bytes, parsed: Parsed, evi
         share = {"supported": view.k == view.n, "mixed": 0 < view.k < view.n, "not supported": view.k == 0, "undetermined": view.n == 0}
         assert share[view.verdict]
         assert str(escape(view.sentence)) in page.decode("utf-8")
+        assert all(str(escape(fact["row"])) in page.decode("utf-8") for fact in view.facts)
+    assert {len(claim["facts"]) - len(view.facts) for claim, view in zip(claims, views, strict=True)} == {0, 2}
     shown = [node.text for node in parsed.nodes if node.attributes.get("class") == "verdict" and "ol" in node.inside]
     assert [text.strip() for text in shown] == [view.verdict for view in views]
     counts = Counter(view.verdict for view in views)

@@ -156,18 +156,19 @@ def _names(module: nn.Module) -> list[str]:
 
 def _unknown(model_type: str, decoder: nn.Module) -> str:
     lists = [(name, found) for name, found in decoder.named_modules() if isinstance(found, nn.ModuleList) and len(found)]
-    layers, longest = max(lists, key=lambda item: len(item[1]), default=("", nn.ModuleList([nn.Module()])))
+    layers, longest = max(lists, key=lambda item: len(item[1]), default=("layers", nn.ModuleList([nn.Module()])))
     inside = _names(longest[0])
     # the norms are asked for first: the other names of such a family are Llama's
     fitting = (names for names in (POST_NORM, *FAMILIES.values()) if {names.mlp, names.attn, names.down} <= {*inside})
-    example = next(fitting, GATED)
+    like = next(fitting, None)
+    example = like or GATED
     wanted = sorted({name for names in FAMILIES.values() for name in (names.mlp, names.attn, names.down)})
     return (
         f"no MLP is known for model type {model_type!r} (known: {', '.join(FAMILIES)}); looked for a list of layers below "
         f"{type(decoder).__name__} and found {f'{layers} ({len(longest)} layers)' if lists else 'none'}; looked in its first "
         f"layer for {', '.join(wanted)} and found {', '.join(inside) or 'nothing'}; name its modules in the config, for example "
-        f"models.<ROLE>.hooks: {{layers: {layers or example.layers}, mlp: {example.mlp}, attn: {example.attn}, "
-        f"down: {example.down}}}, where mlp and attn are the modules whose output is added to the residual stream (the norm "
-        "after the MLP, if there is one) and down is the MLP's last projection; then run phase0_validate_env, which tries them "
-        "(spec/12)"
+        f"models.<ROLE>.hooks: {{layers: {layers}, mlp: {example.mlp}, attn: {example.attn}, down: {example.down}}} "
+        f"({'names that exist here' if like else 'what Llama calls them'}), where mlp and attn are the modules whose output is "
+        "added to the residual stream (the norm after the MLP, if there is one) and down is the MLP's last projection; then run "
+        "phase0_validate_env, which tries them (spec/12)"
     )

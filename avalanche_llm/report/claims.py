@@ -17,7 +17,7 @@ SIGNS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class ClaimView:
-    """One claim: k of n conditions satisfy its rule (n = 0 where there is no count), the numbers of its sentence, its files."""
+    """One claim: k of n conditions satisfy its rule (n = 0 where there is no count), its other numbers, its files."""
 
     title: str
     verdict: str
@@ -51,14 +51,15 @@ def tally(claims: Iterable[ClaimView]) -> str:
 def _view(claim: Mapping[str, Any]) -> ClaimView:
     if claim["verdict"] not in SIGNS:
         raise SchemaError(f"claim {claim['claim_id']}: verdict must be one of {', '.join(SIGNS)}, found {claim['verdict']!r}")
-    counted = {fact["column"]: fact["value"] for fact in claim["facts"] if fact["unit"] == "rows"}
+    satisfied, of_all = f"count({claim['rule']})", "count(rows)"
+    counts = {fact["column"]: fact["value"] for fact in claim["facts"] if fact["column"] in (satisfied, of_all)}
     return ClaimView(
         claim["title"],
         claim["verdict"],
         claim["sentence"],
         claim["rule"],
-        int(counted.get(f"count({claim['rule']})", 0)),
-        int(counted.get("count(rows)", 0)),
-        tuple(claim["facts"]),
+        int(counts.get(satisfied, 0)),
+        int(counts.get(of_all, 0)),
+        tuple(fact for fact in claim["facts"] if fact["column"] not in counts),
         tuple(claim["evidence"]),
     )

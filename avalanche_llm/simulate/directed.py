@@ -8,13 +8,14 @@ one event a site. A site whose own layer was active is active again with probabi
 The layers are a Markov chain of 2^layers states, so every pair expectation is exact by its transition matrix.
 """
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from jaxtyping import Float64
 
 from avalanche_llm.errors import DataError
-from avalanche_llm.simulate.truth import Shape, SimulatedRaster, raster_truth
+from avalanche_llm.simulate.truth import RasterTruth, Shape, SimulatedRaster, raster_truth
 
 CRITICAL_P: Final = 0.705485
 MAX_LAYERS: Final = 10
@@ -33,12 +34,18 @@ def directed_percolation(shape: Shape, p_dp: float, *, source: float, initial: f
         occupied[token] = number[token] < _occupied(occupied[token - 1], p_dp, source)
     counts = np.ascontiguousarray(occupied.transpose(1, 2, 0)).astype(np.uint16)
 
-    second = _second_moments(shape, p_dp, source, initial)
-    layer = np.arange(shape.n_layers)
+    return SimulatedRaster(counts, _truth(shape.n_layers, shape.n_tokens, p_dp, source, initial))
+
+
+@lru_cache(maxsize=8)
+def _truth(n_layers: int, n_tokens: int, p_dp: float, source: float, initial: float) -> RasterTruth:
+    """Kept, because repetitions of one process share it and the pairs of all tokens take seconds."""
+    second = _second_moments(n_layers, n_tokens, p_dp, source, initial)
+    layer = np.arange(n_layers)
     same, following = second[layer, layer], second[layer[:-1], layer[1:]]
     mean = float(np.trace(same, axis1=1, axis2=2).sum())
     chi = (float(second.sum()) - mean**2) / mean
-    return SimulatedRaster(counts, raster_truth(same, following, chi=chi, m=float("nan"), propagates=True))
+    return raster_truth(same, following, chi=chi, m=float("nan"), propagates=True)
 
 
 def _occupied(before: np.ndarray, p_dp: float, source: float) -> Float64[np.ndarray, "*state layer"]:
@@ -49,20 +56,20 @@ def _occupied(before: np.ndarray, p_dp: float, source: float) -> Float64[np.ndar
 
 
 def _second_moments(
-    shape: Shape, p_dp: float, source: float, initial: float
+    n_layers: int, n_tokens: int, p_dp: float, source: float, initial: float
 ) -> Float64[np.ndarray, "layer layer token token"]:
     """E[X[l,t] X[k,s]] through the distribution over the states of all layers."""
-    state = np.arange(2**shape.n_layers)[:, None] >> np.arange(shape.n_layers) & 1 == 1  # (state, layer)
+    state = np.arange(2**n_layers)[:, None] >> np.arange(n_layers) & 1 == 1  # (state, layer)
     to = _occupied(state, p_dp, source)
     transition = np.where(state, to[:, None], 1.0 - to[:, None]).prod(axis=-1)  # (from, to)
-    ahead = np.empty((shape.n_tokens, *state.shape))  # E[X[k, t + lag] | state at t]
+    ahead = np.empty((n_tokens, *state.shape))  # E[X[k, t + lag] | state at t]
     ahead[0] = state
-    for lag in range(1, shape.n_tokens):
+    for lag in range(1, n_tokens):
         ahead[lag] = transition @ ahead[lag - 1]
     law = np.where(state, initial, 1.0 - initial).prod(axis=-1)
-    second = np.empty((shape.n_layers, shape.n_layers, shape.n_tokens, shape.n_tokens))
-    for token in range(shape.n_tokens):
-        later = np.einsum("s,sl,nsk->lkn", law, state, ahead[: shape.n_tokens - token], optimize=True)
+    second = np.empty((n_layers, n_layers, n_tokens, n_tokens))
+    for token in range(n_tokens):
+        later = np.einsum("s,sl,nsk->lkn", law, state, ahead[: n_tokens - token], optimize=True)
         second[:, :, token, token:] = later
         second[:, :, token:, token] = later.transpose(1, 0, 2)
         law = law @ transition

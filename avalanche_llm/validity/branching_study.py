@@ -1,0 +1,166 @@
+"""Branching and chi: intervals against the truth, and the laws of z and p against permutations and shifts.
+
+One simulation serves all numbers of sequences: the first n of every repetition. An interval covers where its
+percentile bounds enclose the truth of the process (`metrics.stats`, BOOTSTRAP_REPS replicates, the same weights in every
+repetition, as in the pipeline). Null tests use the first NULL_SEQUENCES sequences and 199 draws.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from scipy import stats
+
+from avalanche_llm.metrics.branching import BranchingSums, branching, branching_sums
+from avalanche_llm.metrics.null_ensemble import permutation_ensemble, shift_ensemble
+from avalanche_llm.metrics.signatures import sequence_totals, susceptibility, susceptibility_bootstrap
+from avalanche_llm.metrics.stats import bootstrap_weights, exceedance_p, percentile_interval, z_score
+from avalanche_llm.raster.build import occupancy
+from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, PERMUTATION
+from avalanche_llm.simulate.truth import RasterTruth, Shape
+from avalanche_llm.validity.scenarios import LAYERS, TOKENS, Scenario, draw_raster, scenario
+from avalanche_llm.validity.shares import Share, share
+
+SEQUENCES: Final = (16, 64, 128)
+NULL_SEQUENCES: Final = 64
+NULL_DRAWS: Final = 199
+BOOTSTRAP_REPS: Final = 500
+BOOTSTRAP_SEED: Final = 1337
+LEVEL: Final = 0.05
+RATIOS: Final = ("b_time", "b_depth", "b_tot", "delta_b_time", "delta_b_depth", "delta_b_tot", "delta_b_tot_shift")
+CHI_EPS: Final = 1e-8
+P_BINS: Final = 20
+_PART: Final = 100
+"""Repetitions simulated at once."""
+
+
+@dataclass(frozen=True)
+class IntervalRow:
+    """One measure of one process at one number of sequences. `above_zero`: intervals wholly above 0."""
+
+    scenario: str
+    measure: str
+    n_sequences: int
+    truth: float
+    mean: float
+    sd: float
+    coverage: Share
+    above_zero: Share
+
+
+@dataclass(frozen=True)
+class NullRow:
+    """z and p of one statistic against one null. `holds`: the null is true of the process; `p_counts` by 1/20 of p."""
+
+    scenario: str
+    null_id: str
+    statistic: str
+    holds: bool
+    z_mean: float
+    z_sd: float
+    rejected: Share
+    ks_p: float
+    p_counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Repetitions:
+    sums: BranchingSums
+    totals: Int64[np.ndarray, "repetition seq"]
+    z: dict[tuple[str, str], Float64[np.ndarray, " repetition"]]
+    p: dict[tuple[str, str], Float64[np.ndarray, " repetition"]]
+
+
+_ENSEMBLES: Final = ((PERMUTATION, permutation_ensemble), (CIRCULAR_SHIFT, shift_ensemble))
+_STATISTICS: Final = ("b_time", "b_depth", "b_tot")
+
+
+def branching_study(name: str, repetitions: int) -> tuple[list[IntervalRow], list[NullRow]]:
+    """Both tables for one scenario."""
+    one = scenario(name)
+    parts = [
+        _part(one, index, min(_PART, repetitions - first)) for index, first in enumerate(range(0, repetitions, _PART))
+    ]
+    truth = one.draw(Shape(1, LAYERS, TOKENS), seed=0).truth
+    return list(_interval_rows(one, truth, parts)), list(_null_rows(one, parts))
+
+
+def _part(one: Scenario, index: int, repetitions: int) -> _Repetitions:
+    most = max(SEQUENCES)
+    counts = draw_raster("branching", one, Shape(repetitions * most, LAYERS, TOKENS), index).counts
+    counts = counts.reshape(repetitions, most, LAYERS, TOKENS)
+    x = occupancy(counts)
+    sums = branching_sums(x)
+    observed = branching(sums[:, :NULL_SEQUENCES])
+    z, p = {}, {}
+    for null_id, ensemble in _ENSEMBLES:
+        seeds = range(index * _PART, index * _PART + repetitions)
+        found = ensemble(x[:, :NULL_SEQUENCES], draws=NULL_DRAWS, seeds=seeds)
+        for statistic in _STATISTICS:
+            value = getattr(observed, statistic)
+            mean, sd = (getattr(found, f"exact_{moment}_{statistic}") for moment in ("mean", "sd"))
+            z[null_id, statistic] = np.asarray(z_score(value, mean, sd))
+            p[null_id, statistic] = np.asarray(exceedance_p(value, getattr(found, statistic)))
+    return _Repetitions(sums, sequence_totals(counts), z, p)
+
+
+def _interval_rows(one: Scenario, truth: RasterTruth, parts: list[_Repetitions]) -> Iterator[IntervalRow]:
+    for n_sequences in SEQUENCES:
+        weights = bootstrap_weights(n_sequences, reps=BOOTSTRAP_REPS, seed=BOOTSTRAP_SEED)
+        points = [branching(part.sums[:, :n_sequences]) for part in parts]
+        replicates = [branching(part.sums[:, :n_sequences], weights) for part in parts]
+        for measure in RATIOS:
+            value = np.concatenate([getattr(point, measure) for point in points])
+            spread = np.concatenate([getattr(replicate, measure) for replicate in replicates])
+            yield interval_row(one.name, measure, n_sequences, getattr(truth, measure), value, spread)
+        totals = np.concatenate([part.totals[:, :n_sequences] for part in parts])
+        yield interval_row(
+            one.name,
+            "chi",
+            n_sequences,
+            truth.chi,
+            susceptibility(totals, eps=CHI_EPS),
+            susceptibility_bootstrap(totals, weights, eps=CHI_EPS),
+        )
+
+
+def interval_row(
+    name: str,
+    measure: str,
+    n_sequences: int,
+    truth: float,
+    value: Float64[np.ndarray, " repetition"],
+    replicates: Float64[np.ndarray, "repetition reps"],
+) -> IntervalRow:
+    """Point estimates and their bootstrap replicates against the truth."""
+    interval = percentile_interval(replicates)
+    low, high = np.asarray(interval.low), np.asarray(interval.high)
+    return IntervalRow(
+        scenario=name,
+        measure=measure,
+        n_sequences=n_sequences,
+        truth=truth,
+        mean=float(value.mean()),
+        sd=float(value.std(ddof=1)),
+        coverage=share((low <= truth) & (truth <= high)),
+        above_zero=share(low > 0.0),
+    )
+
+
+def _null_rows(one: Scenario, parts: list[_Repetitions]) -> Iterator[NullRow]:
+    for null_id, holds in ((PERMUTATION, one.permutation_holds), (CIRCULAR_SHIFT, one.shift_holds)):
+        for statistic in _STATISTICS:
+            z, p = (np.concatenate([getattr(part, name)[null_id, statistic] for part in parts]) for name in ("z", "p"))
+            yield NullRow(
+                scenario=one.name,
+                null_id=null_id,
+                statistic=statistic,
+                holds=holds,
+                z_mean=float(z.mean()),
+                z_sd=float(z.std(ddof=1)),
+                rejected=share(p <= LEVEL),
+                ks_p=float(stats.kstest(p, "uniform").pvalue),
+                p_counts=tuple(np.histogram(p, bins=P_BINS, range=(0.0, 1.0))[0].tolist()),
+            )

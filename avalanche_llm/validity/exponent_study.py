@@ -1,0 +1,208 @@
+"""Crackling gamma and tail exponents against the truth, and which law the tail fits prefer.
+
+Components come from `metrics.avalanches` with ADJ_4N, the pipeline's limits are those of the registry. A verdict is a
+preference at Vuong's p < 0.05. The pipeline reports alpha without an interval; here sequences are resampled at the xmin
+that was chosen once, with `metrics.discrete_laws.powerlaw_alpha`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float64, UInt16
+
+from avalanche_llm.metrics.avalanches import AvalancheTable, avalanches
+from avalanche_llm.metrics.discrete_laws import powerlaw_alpha
+from avalanche_llm.metrics.signatures import CracklingFit, crackling
+from avalanche_llm.metrics.stats import bootstrap_weights, percentile_interval
+from avalanche_llm.metrics.tails import TailFit, fit_tail
+from avalanche_llm.raster.build import occupancy
+from avalanche_llm.simulate.cascade import TREE_SIZE_EXPONENT, branching_trees
+from avalanche_llm.simulate.lattice import PERCOLATION_SIZE_EXPONENT
+from avalanche_llm.simulate.sizes import lognormal_sizes, planted_growth, power_law_sizes
+from avalanche_llm.simulate.truth import Shape
+from avalanche_llm.validity.branching_study import BOOTSTRAP_REPS, BOOTSTRAP_SEED, LEVEL, SEQUENCES
+from avalanche_llm.validity.scenarios import scenario, seed_of
+from avalanche_llm.validity.shares import Share, share
+
+D_MIN: Final = 3
+D_MAX: Final = 64
+MIN_POINTS: Final = 8
+XMIN_PERCENTILE: Final = 0.8
+MIN_TAIL: Final = 100
+TAIL_SEQUENCES: Final = 32
+_NAN: Final = float("nan")
+
+Counts = UInt16[np.ndarray, "seq layer token"]
+
+
+@dataclass(frozen=True)
+class ExponentCase:
+    """A raster a seed, with the exponent it should give: NaN where none is known, of sizes or of growth."""
+
+    name: str
+    draw: Callable[[int, int], Counts]
+    gamma: float = _NAN
+    alpha: float = _NAN
+    power_law: bool = False
+    sizes_only: bool = False
+
+
+@dataclass(frozen=True)
+class GrowthRow:
+    """gamma at one number of sequences; coverage over the repetitions with an interval."""
+
+    scenario: str
+    n_sequences: int
+    truth: float
+    available: Share
+    mean: float
+    sd: float
+    coverage: Share | None
+
+
+@dataclass(frozen=True)
+class TailRow:
+    """alpha and verdicts over TAIL_SEQUENCES sequences. `power_law`: the sizes are of a power law without a cut-off."""
+
+    scenario: str
+    power_law: bool
+    truth: float
+    mean: float
+    sd: float
+    coverage: Share | None
+    over_lognormal: Share
+    under_lognormal: Share
+    over_exponential: Share
+
+
+def _process(name: str, layers: int, tokens: int) -> Callable[[int, int], Counts]:
+    return partial(_drawn, name, layers, tokens)
+
+
+def _drawn(name: str, layers: int, tokens: int, n_seq: int, seed: int) -> Counts:
+    return scenario(name).draw(Shape(n_seq, layers, tokens), seed=seed).counts
+
+
+def _grown(gamma: float, n_seq: int, seed: int) -> Counts:
+    return planted_growth(Shape(n_seq, 16, 256), gamma, longest=D_MAX, spread=2.0, seed=seed).counts
+
+
+def _trees(n_seq: int, seed: int) -> Counts:
+    return branching_trees(Shape(n_seq, 8, 512), 1.0, seed=seed).counts
+
+
+def _power_law(alpha: float, n_seq: int, seed: int) -> Counts:
+    return power_law_sizes(Shape(n_seq, 16, 128), alpha, seed=seed).counts
+
+
+def _lognormal(n_seq: int, seed: int) -> Counts:
+    return lognormal_sizes(Shape(n_seq, 16, 128), 1.5, 1.0, seed=seed).counts
+
+
+def tree_gamma() -> float:
+    """The slope that exact means of critical trees have in the fitted range."""
+    duration = np.arange(D_MIN, D_MAX + 1)
+    mean_size = branching_trees(Shape(1, 1, D_MAX), 1.0, seed=0).mean_size[D_MIN - 1 :]
+    return float(np.polyfit(np.log(duration), np.log(mean_size), 1)[0])
+
+
+CASES: Final = (
+    ExponentCase("growth, 1.5", partial(_grown, 1.5), gamma=1.5),
+    ExponentCase("growth, 2", partial(_grown, 2.0), gamma=2.0),
+    ExponentCase("critical trees", _trees, gamma=tree_gamma(), alpha=TREE_SIZE_EXPONENT),
+    ExponentCase("power law, 2", partial(_power_law, 2.0), alpha=2.0, power_law=True, sizes_only=True),
+    ExponentCase("power law, 2.5", partial(_power_law, 2.5), alpha=2.5, power_law=True, sizes_only=True),
+    ExponentCase("log-normal", _lognormal, sizes_only=True),
+    ExponentCase("percolation", _process("percolation", 32, 128), alpha=PERCOLATION_SIZE_EXPONENT),
+    ExponentCase("lattice", _process("lattice", 16, 128)),
+    ExponentCase("drive, smooth", _process("drive, smooth", 16, 128)),
+    ExponentCase("directed", _process("directed", 8, 256)),
+)
+
+
+def exponent_study(index: int, repetitions: int) -> tuple[list[GrowthRow], TailRow]:
+    """Both tables of one case."""
+    case = CASES[index]
+    n_seq = max(SEQUENCES) if np.isfinite(case.gamma) else TAIL_SEQUENCES
+    tables = [_components(case.draw(n_seq, seed_of("exponents", case.name, part))) for part in range(repetitions)]
+    sequences = SEQUENCES if np.isfinite(case.gamma) else (TAIL_SEQUENCES,)
+    growth = [] if case.sizes_only else [_growth_row(case, tables, n) for n in sequences]
+    return growth, _tail_row(case, tables)
+
+
+def _components(counts: Counts) -> AvalancheTable:
+    return avalanches(occupancy(counts), counts, adjacency_id="ADJ_4N", max_per_sequence=counts[0].size)
+
+
+def _growth_row(case: ExponentCase, tables: list[AvalancheTable], n_sequences: int) -> GrowthRow:
+    weights = bootstrap_weights(n_sequences, reps=BOOTSTRAP_REPS, seed=BOOTSTRAP_SEED)
+    fits: list[CracklingFit] = []
+    for table in tables:
+        used = table.seq_id < n_sequences
+        fits.append(
+            crackling(
+                table.size[used],
+                table.span_tokens[used],
+                table.seq_id[used],
+                n_sequences=n_sequences,
+                d_min=D_MIN,
+                d_max=D_MAX,
+                min_points=MIN_POINTS,
+                weights=weights,
+                ci_width_max=np.inf,
+            )
+        )
+    found = np.array([not fit.reason for fit in fits])
+    gamma, low, high = (np.array([getattr(fit, name) for fit in fits])[found] for name in ("gamma", "ci_low", "ci_high"))
+    covered = share((low <= case.gamma) & (case.gamma <= high)) if found.any() and np.isfinite(case.gamma) else None
+    mean, sd = _moments(gamma)
+    return GrowthRow(case.name, n_sequences, case.gamma, share(found), mean, sd, covered)
+
+
+def _tail_row(case: ExponentCase, tables: list[AvalancheTable]) -> TailRow:
+    fits, covered = [], []
+    weights = bootstrap_weights(TAIL_SEQUENCES, reps=BOOTSTRAP_REPS, seed=BOOTSTRAP_SEED)
+    for table in tables:
+        used = table.seq_id < TAIL_SEQUENCES
+        sizes, seq_id = table.size[used], table.seq_id[used]
+        fit = fit_tail(sizes, xmin_percentile=XMIN_PERCENTILE, min_tail_samples=MIN_TAIL)
+        fits.append(fit)
+        if case.power_law:
+            interval = percentile_interval(_alpha_replicates(sizes, seq_id, fit.xmin, weights))
+            covered.append(interval.low <= case.alpha <= interval.high)
+    mean, sd = _moments(np.array([fit.alpha_powerlaw for fit in fits]))
+    return TailRow(
+        scenario=case.name,
+        power_law=case.power_law,
+        truth=case.alpha,
+        mean=mean,
+        sd=sd,
+        coverage=share(np.array(covered)) if case.power_law else None,
+        over_lognormal=_preferred(fits, "lognormal", 1.0),
+        under_lognormal=_preferred(fits, "lognormal", -1.0),
+        over_exponential=_preferred(fits, "exponential", 1.0),
+    )
+
+
+def _alpha_replicates(
+    sizes: np.ndarray, seq_id: np.ndarray, xmin: float, weights: np.ndarray
+) -> Float64[np.ndarray, " reps"]:
+    tail = sizes >= xmin
+    number = np.bincount(seq_id[tail], minlength=TAIL_SEQUENCES)
+    log_excess = np.bincount(seq_id[tail], weights=np.log(sizes[tail] / xmin), minlength=TAIL_SEQUENCES)
+    return powerlaw_alpha(np.full(len(weights), xmin), (weights @ log_excess) / (weights @ number))
+
+
+def _preferred(fits: list[TailFit], other: str, sign: float) -> Share:
+    ratio, p = (np.array([getattr(fit, f"{name}_{other}") for fit in fits]) for name in ("llr_powerlaw_vs", "vuong_p"))
+    return share((sign * ratio > 0.0) & (p < LEVEL))
+
+
+def _moments(values: Float64[np.ndarray, " repetition"]) -> tuple[float, float]:
+    known = values[np.isfinite(values)]
+    if len(known) < 2:
+        return _NAN, _NAN
+    return float(known.mean()), float(known.std(ddof=1))
