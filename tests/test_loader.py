@@ -86,8 +86,10 @@ def test_hook_names_refuses_names_that_cannot_be_checked(left_out: str) -> None:
     ("change", "complaint"),
     [
         ({"layers": "norm"}, "expected a list of layers at 'norm', found LlamaRMSNorm"),
-        ({"layers": "blocks"}, r"decoder has no module 'blocks' \(it has: embed_tokens, layers"),
-        ({"down": "mlp.c_proj"}, r"layer 0 has no module 'mlp.c_proj' \(it has: self_attn, "),
+        ({"layers": "blocks"}, r"decoder has no module 'blocks' \(it has: embed_tokens, layers, norm, rotary_emb\); check models"),
+        ({"down": "mlp.c_proj"}, r"layer 0 has no module 'mlp.c_proj' \(it has: self_attn, .*, mlp\.up_proj, mlp\.down_proj, "),
+        ({"attn": "attn"}, r"layer 0 has no module 'attn' \(it has: self_attn, self_attn\.q_proj, "),
+        ({"down": "mlp.act_fn"}, "expected the down projection to be a linear layer, found SiLU"),
     ],
 )
 def test_load_model_with_wrong_names_in_the_config_lists_what_is_there(

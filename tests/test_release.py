@@ -155,6 +155,8 @@ def test_pack_holds_what_each_pattern_names_and_no_other_text() -> None:
         assert there, f"{pattern} names nothing any more"
         assert there <= names
     assert {name.split("/")[1] for name in names if name.startswith("data/")} == {"README.md", "jargon.txt", "devil.txt", "arc_demo.jsonl"}
+    source = [path for package in ("avalanche_llm", "avalanche_dagster") for path in (tiny.REPO / package).rglob("*") if path.is_file()]
+    assert {path.relative_to(tiny.REPO).as_posix() for path in source if path.suffix != ".pyc"} <= names
     assert not [name for name in names if "__pycache__" in name or name.startswith(("models/", "runs/"))]
 
 

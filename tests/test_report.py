@@ -25,8 +25,9 @@ from scipy import ndimage
 from small_runs import copied, flip_a_byte
 
 from avalanche_llm.cli import main
-from avalanche_llm.errors import MissingArtifact, SchemaError
+from avalanche_llm.errors import DeterminismError, MissingArtifact, SchemaError
 from avalanche_llm.io.artifacts import index_by_path
+from avalanche_llm.io.files import raw
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.paper.lint import lint_wording
 from avalanche_llm.phases.job import Job
@@ -41,7 +42,7 @@ from avalanche_llm.report.checks import checks_of
 from avalanche_llm.report.claims import claim_views, tally
 from avalanche_llm.report.gather import PAPER, Evidence, Side, _sides, figure_ids
 from avalanche_llm.report.page import figure_views, inline_script, render
-from avalanche_llm.report.sizes import MAX_POINTS, at_least, fitted
+from avalanche_llm.report.sizes import LOWEST_SHARE, MAX_POINTS, at_least, fitted
 
 ANALYSIS, GRID, SELECT = "PHASE5_ANALYZE_AND_EXPORT", "PHASE2_GAIN_GRID", "PHASE2_SELECT_GSTAR"
 VOID = {"meta", "link", "img", "input", "br"}
@@ -375,6 +376,21 @@ def test_fitted_laws_are_the_sums_of_their_probabilities() -> None:
     assert fitted({**row, "alpha_powerlaw": np.nan}, 1000, 12) == {}
 
 
+def test_fitted_laws_end_where_less_than_a_fifth_of_an_avalanche_is_left() -> None:
+    row = {
+        "alpha_powerlaw": 2.4,
+        "lambda_exponential": 0.3,
+        "lognorm_mu": 0.5,
+        "lognorm_sigma": 1.1,
+        "xmin": 1.0,
+        "n_tail": 100.0,
+    }
+    sizes, shares = fitted(row, 100, 10_000)["exponential"]
+    assert min(shares) >= LOWEST_SHARE / 100
+    assert sizes[-1] < 10_000
+    assert np.exp(-0.3 * (1.5 * sizes[-1] - 1)) < LOWEST_SHARE / 100  # the next size drawn would lie below
+
+
 def test_visible_shows_line_ends_and_hides_nothing() -> None:
     assert visible(" a\n\tb") == " a⏎⇥b"
     assert visible("x\u202ey\x00\ud800") == "x\ufffdy\ufffd\ufffd"
@@ -443,6 +459,23 @@ def test_cautions_name_every_gstar_that_is_no_crossing(job: Job, evidence: Evide
     assert [(caution.k, caution.n) for caution in found] == ([(k, 4)] if k else [])
 
 
+@pytest.mark.parametrize(("over_threshold", "expected"), [([0.4, 1.0], []), ([0.4, 1.1], [1]), ([1.2, 1.1], [2])])
+def test_cautions_count_rasters_over_the_percolation_threshold(
+    job: Job, evidence: Evidence, over_threshold: list[float], expected: list[int]
+) -> None:
+    frame = summary_of(evidence).iloc[:2].assign(opt_occupancy_over_pc_4n=over_threshold)
+    found = cautions(doctored(evidence, T01_SUMMARY_parquet=frame), [], job.settings)
+    assert [caution.k for caution in found if "percolation" in caution.headline] == expected
+
+
+def test_cautions_name_kernels_that_were_not_deterministic(job: Job, evidence: Evidence) -> None:
+    first = evidence.runs[0]
+    loose = {**first.record, "determinism": {**first.record["determinism"], "unavailable": ["cumsum_cuda"]}}
+    changed = replace(evidence, runs=(replace(first, record=loose), *evidence.runs[1:]))
+    texts = {caution.headline: caution.text for caution in cautions(changed, [], job.settings)}
+    assert texts["Not every kernel was deterministic"] == "cumsum_cuda."
+
+
 def test_cautions_name_runs_of_different_code(job: Job, evidence: Evidence) -> None:
     first = evidence.runs[0]
     other = {**first.record, "hashes": {**first.record["hashes"], "code_version": "0.0.1+src.aaaaaaaaaaaa"}}
@@ -501,6 +534,14 @@ def test_report_writes_one_complete_run(own_runs: Job, page: bytes) -> None:
     run = own_runs.store.get(report(own_runs))
     assert run.artifact("report").read_bytes() == page
     assert [dependency["phase_id"] for dependency in run.record["dependencies"]] == [PAPER]
+
+
+def test_report_refuses_to_resume_over_another_page(own_runs: Job) -> None:
+    begun = own_runs.begin("REPORT")
+    begun.save("report", raw(b"another page"))
+    begun.release()
+    with pytest.raises(DeterminismError, match="was begun over other runs"):
+        report(replace(own_runs, allow_resume=True))
 
 
 def test_report_refuses_a_changed_run_before_it_writes(own_runs: Job) -> None:

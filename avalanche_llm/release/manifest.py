@@ -22,7 +22,14 @@ from avalanche_llm.io.store import RunStore
 
 MANIFEST: Final = str(load_canon()["OUTPUT.MANIFEST_SHA256_BASENAME"])
 RUNS: Final = "runs"
-SOURCE: Final = ("avalanche_llm/**/*.py", "avalanche_dagster/**/*.py", "avalanche_dagster/*.yaml")
+SOURCE: Final = (
+    "avalanche_llm/**/*.py",
+    "avalanche_llm/report/*.css",
+    "avalanche_llm/report/*.j2",
+    "avalanche_llm/report/*.js",
+    "avalanche_dagster/**/*.py",
+    "avalanche_dagster/*.yaml",
+)
 PACK: Final = (
     "README.md",
     "LICENSE",

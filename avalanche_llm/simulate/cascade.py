@@ -52,7 +52,7 @@ def branching_process(shape: Shape, m: float, *, immigration: float, seen: float
 
     lag = np.arange(shape.n_tokens)
     silent = _generating(np.array(1.0 - seen), m, immigration)
-    both = np.array([_both_silent(k, m, immigration, seen) for k in lag])
+    both = np.array([_both_silent(int(k), m, immigration, seen) for k in lag])
     pair = 1.0 - 2.0 * silent + both
     p = float(1.0 - silent)
     pair[0] = p
