@@ -27,7 +27,7 @@ STEPS: tuple[Callable[[Job], str], ...] = (
     evaluate_arc,
     export_paper,
 )
-EVIL_TOKEN = "<script>alert('token')</script>"
+EVIL_TOKEN = "<b><script>alert('token')</script>"
 EVIL_MODEL = "<script>alert('model')</script>"
 """As a folder it is two: everything before the slash, and `script>`."""
 

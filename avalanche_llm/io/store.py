@@ -169,16 +169,21 @@ class RunStore:
         Raises MissingArtifact when there is none, and when more than one fits equally well (both are named).
         """
         scope = config.scope_sha256(stage.scope)
-        role = config.values["run"]["model_role"]
+        role, misfit = config.values["run"]["model_role"], None
         for run_id in pinned:
             candidate = self.get(run_id)
-            if candidate.phase_id == stage.phase_id and candidate.record["model"]["role"] == role:
-                if candidate.record["hashes"]["scope_sha256"] != scope:
-                    raise MissingArtifact(f"--dep {run_id} was made with another config for {stage.command}")
+            if candidate.phase_id != stage.phase_id:
+                continue
+            if candidate.record["hashes"]["scope_sha256"] == scope:
                 return candidate
+            misfit = MissingArtifact(f"--dep {run_id} was made with another config for {stage.command}")
+            if candidate.record["model"]["role"] == role:
+                raise misfit
         runs = [run for run in self.complete_runs(stage.tag) if run.record["hashes"]["scope_sha256"] == scope]
         exact = [run for run in runs if run.record["hashes"]["config_sha256"] == config.sha256]
         fitting = exact or runs
+        if not fitting and misfit:  # a run of the other role may be named beside this role's, but not in its place
+            raise misfit
         if not fitting:
             raise MissingArtifact(f"no complete {stage.command} run for this config under {self.root}; run {stage.command} first")
         if len(fitting) > 1:

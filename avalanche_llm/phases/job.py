@@ -7,6 +7,7 @@ from avalanche_llm.canon import load_canon
 from avalanche_llm.config import Overrides, ResolvedConfig, merge, resolve_config
 from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.store import RunStore, Upstream
+from avalanche_llm.release.chain import require_intact
 from avalanche_llm.run_id import RunIdMode
 from avalanche_llm.settings import Settings, parse_settings
 from avalanche_llm.stages import stages
@@ -55,9 +56,10 @@ class Job:
         return replace(self, config=config, settings=parse_settings(config.values))
 
     def begin(self, phase_id: str) -> Run:
-        """Begin (or resume) the run of a phase, upstream first: what it needs is found before anything is created."""
+        """Begin (or resume) the run of a phase, upstream first: all that it rests on is found intact before anything is created."""
         stage = stages()[phase_id]
         needed = [self.upstream(phase) for phase in stage.needs]
+        require_intact(self.store, [upstream.run_id for upstream in needed])
         if stage.runs_model:
             from avalanche_llm.model.loader import check_device  # torch comes in only where a model will run
 

@@ -25,7 +25,7 @@ MAX_LAYERS: Final = 10
 def directed_percolation(shape: Shape, p_dp: float, *, source: float, initial: float, seed: int) -> SimulatedRaster:
     """Directed percolation with its exact truth. Raises DataError for more than MAX_LAYERS layers."""
     if shape.n_layers > MAX_LAYERS:
-        raise DataError(f"{shape.n_layers} layers need 4^{shape.n_layers} transition probabilities, at most {MAX_LAYERS} layers fit")
+        raise DataError(f"{shape.n_layers} layers need 4^{shape.n_layers} transition probabilities; at most {MAX_LAYERS} fit")
     rng = np.random.Generator(np.random.PCG64(seed))
     number = rng.random((shape.n_tokens, shape.n_seq, shape.n_layers))
     occupied = np.empty(number.shape, dtype=bool)

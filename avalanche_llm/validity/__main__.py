@@ -27,10 +27,10 @@ def render(folder: Path) -> None:
     if not path.is_file():
         raise MissingArtifact(f"{path} is missing: run python -m avalanche_llm.validity without --render")
     data = path.read_bytes()
-    tables = from_json(data)
-    for name, png in figure_files(tables, data).items():
+    results = from_json(data)
+    for name, png in figure_files(results, data).items():
         write_atomically(folder / "figures" / name, raw(png))
-    write_atomically(folder / "validity.md", raw(report(tables).encode("utf-8")))
+    write_atomically(folder / "validity.md", raw(report(results).encode("utf-8")))
 
 
 def main(arguments: list[str] | None = None) -> int:

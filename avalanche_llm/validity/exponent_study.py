@@ -8,7 +8,7 @@ that was chosen once, with `metrics.discrete_laws.powerlaw_alpha`.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from jaxtyping import Float64, UInt16
@@ -38,16 +38,20 @@ _NAN: Final = float("nan")
 Counts = UInt16[np.ndarray, "seq layer token"]
 
 
+SizeLaw = Literal["power law", "cut power law", "other"]
+"""Of the sizes: a power law, one that the size of the raster or a longest duration cuts off, or neither."""
+
+
 @dataclass(frozen=True)
 class ExponentCase:
-    """A raster a seed, with the exponent it should give: NaN where none is known, of sizes or of growth."""
+    """draw(n_seq, seed) gives A; gamma and alpha are NaN where none is known. alpha of a cut law is that before the cut."""
 
     name: str
     draw: Callable[[int, int], Counts]
+    sizes: SizeLaw
     gamma: float = _NAN
     alpha: float = _NAN
-    power_law: bool = False
-    sizes_only: bool = False
+    has_durations: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,10 @@ class GrowthRow:
 
 @dataclass(frozen=True)
 class TailRow:
-    """alpha and verdicts over TAIL_SEQUENCES sequences. `power_law`: the sizes are of a power law without a cut-off."""
+    """alpha and verdicts over TAIL_SEQUENCES sequences."""
 
     scenario: str
-    power_law: bool
+    sizes: SizeLaw
     truth: float
     mean: float
     sd: float
@@ -110,16 +114,16 @@ def tree_gamma() -> float:
 
 
 CASES: Final = (
-    ExponentCase("growth, 1.5", partial(_grown, 1.5), gamma=1.5),
-    ExponentCase("growth, 2", partial(_grown, 2.0), gamma=2.0),
-    ExponentCase("critical trees", _trees, gamma=tree_gamma(), alpha=TREE_SIZE_EXPONENT),
-    ExponentCase("power law, 2", partial(_power_law, 2.0), alpha=2.0, power_law=True, sizes_only=True),
-    ExponentCase("power law, 2.5", partial(_power_law, 2.5), alpha=2.5, power_law=True, sizes_only=True),
-    ExponentCase("log-normal", _lognormal, sizes_only=True),
-    ExponentCase("percolation", _process("percolation", 32, 128), alpha=PERCOLATION_SIZE_EXPONENT),
-    ExponentCase("lattice", _process("lattice", 16, 128)),
-    ExponentCase("drive, smooth", _process("drive, smooth", 16, 128)),
-    ExponentCase("directed", _process("directed", 8, 256)),
+    ExponentCase("growth, 1.5", partial(_grown, 1.5), "cut power law", gamma=1.5, alpha=1.0 + 1.0 / 1.5),
+    ExponentCase("growth, 2", partial(_grown, 2.0), "cut power law", gamma=2.0, alpha=1.0 + 1.0 / 2.0),
+    ExponentCase("critical trees", _trees, "cut power law", gamma=tree_gamma(), alpha=TREE_SIZE_EXPONENT),
+    ExponentCase("percolation", _process("percolation", 32, 128), "cut power law", alpha=PERCOLATION_SIZE_EXPONENT),
+    ExponentCase("power law, 2", partial(_power_law, 2.0), "power law", alpha=2.0, has_durations=False),
+    ExponentCase("power law, 2.5", partial(_power_law, 2.5), "power law", alpha=2.5, has_durations=False),
+    ExponentCase("log-normal", _lognormal, "other", has_durations=False),
+    ExponentCase("lattice", _process("lattice", 16, 128), "other"),
+    ExponentCase("drive, smooth", _process("drive, smooth", 16, 128), "other"),
+    ExponentCase("directed", _process("directed", 8, 256), "other"),
 )
 
 
@@ -129,7 +133,7 @@ def exponent_study(index: int, repetitions: int) -> tuple[list[GrowthRow], TailR
     n_seq = max(SEQUENCES) if np.isfinite(case.gamma) else TAIL_SEQUENCES
     tables = [_components(case.draw(n_seq, seed_of("exponents", case.name, part))) for part in range(repetitions)]
     sequences = SEQUENCES if np.isfinite(case.gamma) else (TAIL_SEQUENCES,)
-    growth = [] if case.sizes_only else [_growth_row(case, tables, n) for n in sequences]
+    growth = [_growth_row(case, tables, n) for n in sequences] if case.has_durations else []
     return growth, _tail_row(case, tables)
 
 
@@ -170,17 +174,17 @@ def _tail_row(case: ExponentCase, tables: list[AvalancheTable]) -> TailRow:
         sizes, seq_id = table.size[used], table.seq_id[used]
         fit = fit_tail(sizes, xmin_percentile=XMIN_PERCENTILE, min_tail_samples=MIN_TAIL)
         fits.append(fit)
-        if case.power_law:
+        if case.sizes == "power law":
             interval = percentile_interval(_alpha_replicates(sizes, seq_id, fit.xmin, weights))
             covered.append(interval.low <= case.alpha <= interval.high)
     mean, sd = _moments(np.array([fit.alpha_powerlaw for fit in fits]))
     return TailRow(
         scenario=case.name,
-        power_law=case.power_law,
+        sizes=case.sizes,
         truth=case.alpha,
         mean=mean,
         sd=sd,
-        coverage=share(np.array(covered)) if case.power_law else None,
+        coverage=share(np.array(covered)) if covered else None,
         over_lognormal=_preferred(fits, "lognormal", 1.0),
         under_lognormal=_preferred(fits, "lognormal", -1.0),
         over_exponential=_preferred(fits, "exponential", 1.0),

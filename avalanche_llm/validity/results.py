@@ -1,19 +1,17 @@
-"""The results of the studies as tables, their JSON, and the run that makes them, one task a process and study.
+"""The results of all studies, their JSON, and the run that makes them: one task a process and study.
 
-A Share becomes four columns: `coverage`, `coverage_low`, `coverage_high`, `coverage_n`. Numbers keep six significant digits,
-so that the last bits of a library's sums do not show. NaN is null in the file.
+Numbers keep six significant digits in the file, so that the last bits of a library's sums do not show; NaN is null.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from multiprocessing import get_context
-from typing import Any, Final
+from typing import Any, Final, TypeVar, get_args
 
 import numpy as np
-import pandas as pd
 
 from avalanche_llm.io.files import json_bytes
 from avalanche_llm.progress import progress
@@ -26,16 +24,7 @@ from avalanche_llm.validity.shares import Share
 from avalanche_llm.validity.surrogate_study import SurrogateRow
 
 Row = IntervalRow | NullRow | SurrogateRow | MemoryRow | GrowthRow | TailRow
-Tables = Mapping[str, pd.DataFrame]
-
-TABLES: Final[Mapping[str, type[Row]]] = {
-    "intervals": IntervalRow,
-    "nulls": NullRow,
-    "surrogates": SurrogateRow,
-    "memory": MemoryRow,
-    "growth": GrowthRow,
-    "tails": TailRow,
-}
+_AnyRow = TypeVar("_AnyRow", bound=Row)
 _DIGITS: Final = 6
 
 
@@ -47,8 +36,20 @@ class Repetitions:
     others: int
 
 
-def run_studies(repetitions: Repetitions, *, workers: int) -> dict[str, pd.DataFrame]:
-    """Every table by name. The numbers depend neither on the number of workers nor on their order."""
+@dataclass(frozen=True)
+class Results:
+    """The rows of every study."""
+
+    intervals: tuple[IntervalRow, ...]
+    nulls: tuple[NullRow, ...]
+    surrogates: tuple[SurrogateRow, ...]
+    memory: tuple[MemoryRow, ...]
+    growth: tuple[GrowthRow, ...]
+    tails: tuple[TailRow, ...]
+
+
+def run_studies(repetitions: Repetitions, *, workers: int) -> Results:
+    """All studies. The numbers depend neither on the number of workers nor on their order."""
     tasks: list[Callable[[], list[Row]]] = [
         *(partial(_memory, index, repetitions.others) for index in range(len(memory_study.CASES))),
         *(partial(_surrogates, name, repetitions.others) for name in surrogate_study.CASES),
@@ -60,22 +61,32 @@ def run_studies(repetitions: Repetitions, *, workers: int) -> dict[str, pd.DataF
         for found in _run(tasks, workers):
             rows += found
             advance(1)
-    return {
-        name: pd.DataFrame([_flat(row) for row in rows if isinstance(row, kind)]) for name, kind in TABLES.items()
-    }
+    return Results(
+        intervals=_of(IntervalRow, rows),
+        nulls=_of(NullRow, rows),
+        surrogates=_of(SurrogateRow, rows),
+        memory=_of(MemoryRow, rows),
+        growth=_of(GrowthRow, rows),
+        tails=_of(TailRow, rows),
+    )
 
 
-def to_json(tables: Tables) -> bytes:
-    """The tables as JSON, a list of rows each."""
-    return json_bytes({name: [_plain(row) for row in table.to_dict("records")] for name, table in tables.items()})
+def to_json(results: Results) -> bytes:
+    """The results as JSON, a list of rows a study."""
+    return json_bytes(_plain(asdict(results)))
 
 
-def from_json(data: bytes) -> dict[str, pd.DataFrame]:
-    """The tables of `to_json`; null is NaN."""
-    return {
-        name: pd.DataFrame(rows).map(lambda value: float("nan") if value is None else value)
-        for name, rows in json.loads(data).items()
-    }
+def from_json(data: bytes) -> Results:
+    """The results that `to_json` wrote, in its digits."""
+    read = json.loads(data)
+    return Results(
+        **{field.name: tuple(_row(get_args(field.type)[0], row) for row in read[field.name]) for field in fields(Results)}
+    )
+
+
+def scenarios_of(rows: Iterable[Row]) -> list[str]:
+    """The processes of a table, in order of appearance."""
+    return list(dict.fromkeys(row.scenario for row in rows))
 
 
 def _run(tasks: Sequence[Callable[[], list[Row]]], workers: int) -> Iterator[list[Row]]:
@@ -84,11 +95,8 @@ def _run(tasks: Sequence[Callable[[], list[Row]]], workers: int) -> Iterator[lis
         return
     # spawned, because a fork would copy threads of the numerical libraries in the middle of their work
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_call, tasks)
-
-
-def _call(task: Callable[[], list[Row]]) -> list[Row]:
-    return task()
+        for future in [pool.submit(task) for task in tasks]:
+            yield future.result()
 
 
 def _branching(name: str, repetitions: int) -> list[Row]:
@@ -109,25 +117,31 @@ def _exponents(index: int, repetitions: int) -> list[Row]:
     return [*growth, tail]
 
 
-def _flat(row: Row) -> dict[str, Any]:
-    """The columns of a row; a missing Share is four times NaN."""
-    flat: dict[str, Any] = {}
-    for field in fields(row):
-        value = getattr(row, field.name)
-        if field.type in (Share, Share | None):
-            found = value or Share(*(float("nan"),) * 3, n=0)
-            flat |= {field.name: found.value}
-            flat |= {f"{field.name}_{part}": getattr(found, part) for part in ("low", "high", "n")}
-        else:
-            flat[field.name] = value
-    return flat
+def _of(kind: type[_AnyRow], rows: Iterable[Row]) -> tuple[_AnyRow, ...]:
+    return tuple(row for row in rows if isinstance(row, kind))
 
 
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {str(name): _rounded(value) for name, value in row.items()}
-
-
-def _rounded(value: object) -> object:
+def _plain(value: Any) -> Any:
+    """JSON's own types, numbers rounded."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if np.isfinite(value) else None
-    return list(value) if isinstance(value, tuple) else value
+    return value
+
+
+def _row(kind: type[_AnyRow], read: Mapping[str, Any]) -> _AnyRow:
+    """A row from its JSON object: null is NaN for a number, None for a share."""
+    values: dict[str, Any] = {}
+    for field in fields(kind):
+        value = read[field.name]
+        if field.type is float:
+            value = float("nan") if value is None else float(value)
+        elif isinstance(value, Mapping):
+            value = Share(**value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[field.name] = value
+    return kind(**values)

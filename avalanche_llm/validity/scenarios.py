@@ -42,7 +42,7 @@ _UNRELATED: Final = {"permutation_holds": True, "shift_holds": True, "swap_holds
 
 SCENARIOS: Final = (
     Scenario("lattice", "independent sites, p = 0.2", partial(independent_lattice, p=0.2), **_UNRELATED),
-    Scenario("by layer", "independent sites, p from 0.02 to 0.4 by layer", partial(independent_lattice, p=_BY_LAYER), **_UNRELATED),
+    Scenario("by layer", "independent sites, p 0.02 to 0.4 by layer", partial(independent_lattice, p=_BY_LAYER), **_UNRELATED),
     Scenario("sparse", "independent sites, p = 0.01", partial(independent_lattice, p=0.01), **_UNRELATED),
     Scenario(
         "percolation", "independent sites at p_c of ADJ_4N", partial(site_percolation, adjacency_id="ADJ_4N"), **_UNRELATED
@@ -58,7 +58,7 @@ SCENARIOS: Final = (
         "drive, token", "a common drive, drawn anew at every token", partial(_drive, persistence=0.0), swap_holds=True
     ),
     Scenario("drive, smooth", "a common drive, kept with probability 0.8", partial(_drive, persistence=0.8), swap_holds=True),
-    Scenario("drive, banded", "as smooth, a drive of its own for each half of the layers", partial(_drive, persistence=0.8, bands=2)),
+    Scenario("drive, banded", "as smooth, each half of the layers with its own", partial(_drive, persistence=0.8, bands=2)),
     Scenario(
         "branching",
         "unrelated layers, each a branching process of m = 0.9",
