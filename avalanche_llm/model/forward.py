@@ -59,7 +59,12 @@ def forward_pass(
     began = monotonic()
     scale = ScaleOutput(model.modules("mlp" if plan.target == "MLP" else "attn"), plan.gains)
     sums: list[torch.Tensor] = []
-    with torch.inference_mode(), scale, ReadInput(model.modules("down"), on_input):
+    seq_len = windows.shape[1]
+
+    def by_window(layer: int, u: torch.Tensor) -> None:
+        on_input(layer, u.view(-1, seq_len, u.shape[-1]))  # OPT hands its last projection all windows as one list of tokens
+
+    with torch.inference_mode(), scale, ReadInput(model.modules("down"), by_window):
         for first in range(0, len(windows), batch_windows):
             batch = torch.from_numpy(windows[first : first + batch_windows]).to(model.device)
             if predict_from is None:
