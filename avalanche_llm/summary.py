@@ -1,7 +1,7 @@
 """What `run_all` ends with: branching over gain, g* with its status, what carried over, and where to look."""
 
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -12,7 +12,7 @@ from rich.table import Table
 from avalanche_llm.io.store import Upstream
 
 SHOWN = ("b_time", "b_depth", "b_tot", "delta_b_tot")
-WITH_INTERVAL = ("delta_b_tot", "accuracy")
+WITH_INTERVAL = ("delta_b_tot",)
 
 
 def print_summary(runs: dict[str, Upstream], console: Console | None = None) -> None:
@@ -55,7 +55,7 @@ def _branching_table(metrics: pd.DataFrame, cell: dict[str, object]) -> Table:
     return table
 
 
-def _interval(row: Mapping[Hashable, Any] | pd.Series, name: str) -> str:
+def _interval(row: pd.Series, name: str) -> str:
     if name not in WITH_INTERVAL:
         return ""
     return f" [{row[f'{name}_ci_low']:.3f}, {row[f'{name}_ci_high']:.3f}]"
@@ -83,7 +83,7 @@ def _carried_over_table(other_text: Upstream, questions: Upstream) -> Table:
     key = ["spike_def_id", "target_rate", "g_condition"]
     text = pd.read_parquet(other_text.artifact("T02_GENERALIZATION_parquet"))
     arc = pd.read_parquet(questions.artifact("T03_ARC_parquet"))
-    both = text.merge(arc[[*key, "accuracy", "accuracy_ci_low", "accuracy_ci_high"]], on=key, validate="one_to_one")
+    both = text.merge(arc[[*key, "accuracy"]], on=key, validate="one_to_one")
     table = Table(title="Data set B and the questions, at g = 1 and at the g* of data set A")
     for name in ("spikes", "rate", "g", "b_tot", "delta_b_tot", "NLL", "accuracy"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -95,7 +95,7 @@ def _carried_over_table(other_text: Upstream, questions: Upstream) -> Table:
             f"{row['b_tot']:.3f}",
             f"{row['delta_b_tot']:.3f}",
             f"{row['nll_mean']:.3f}",
-            f"{row['accuracy']:.3f}" + _interval(row, "accuracy"),
+            f"{row['accuracy']:.3f}",
         )
     return table
 
