@@ -48,24 +48,16 @@ class ScaleOutput(_Hooks):
 
 
 class ReadInput(_Hooks):
-    """Calls on_input(i, tensor) with the first argument of modules[i] on every forward pass.
+    """Calls on_input(i, tensor) with the first argument of modules[i] on every forward pass."""
 
-    With `layers` the tensor has the batch and token axes of what layers[i] is given, also where a block makes one axis of the
-    two on its way (OPT).
-    """
-
-    def __init__(self, modules: Sequence[nn.Module], on_input: OnInput, layers: Sequence[nn.Module] | None = None) -> None:
+    def __init__(self, modules: Sequence[nn.Module], on_input: OnInput) -> None:
         super().__init__()
         self._modules = modules
         self._on_input = on_input
-        self._layers = layers
 
     def _register(self) -> None:
         for index, module in enumerate(self._modules):
-            axes: list[torch.Size] = []
-            if self._layers is not None:
-                self._handles.append(self._layers[index].register_forward_pre_hook(_axes_reader(axes)))
-            self._handles.append(module.register_forward_pre_hook(_reader(index, self._on_input, axes)))
+            self._handles.append(module.register_forward_pre_hook(_reader(index, self._on_input)))
 
 
 class ReadOutput(_Hooks):
@@ -90,17 +82,9 @@ def _scaler(gain: float) -> Callable[[nn.Module, Any, Any], Any]:
     return scale
 
 
-def _axes_reader(axes: list[torch.Size]) -> Callable[[nn.Module, Any], None]:
+def _reader(index: int, on_input: OnInput) -> Callable[[nn.Module, Any], None]:
     def read(module: nn.Module, arguments: Any) -> None:
-        axes[:] = [arguments[0].shape[:-1]]
-
-    return read
-
-
-def _reader(index: int, on_input: OnInput, axes: list[torch.Size]) -> Callable[[nn.Module, Any], None]:
-    def read(module: nn.Module, arguments: Any) -> None:
-        given = arguments[0]
-        on_input(index, given.view(*axes[0], given.shape[-1]) if axes else given)
+        on_input(index, arguments[0])
 
     return read
 

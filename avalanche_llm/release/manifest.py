@@ -44,7 +44,7 @@ PACK: Final = (
     "configs/*.yaml",
     "bib/*.bib",
     "checklists/*.md",
-    "tests/*.py",
+    "tests/**/*.py",
     "data/README.md",
     "data/jargon.txt",
     "data/devil.txt",
