@@ -56,10 +56,10 @@ class Job:
         return replace(self, config=config, settings=parse_settings(config.values))
 
     def begin(self, phase_id: str) -> Run:
-        """Begin (or resume) the run of a phase; all that it rests on is found intact before anything is created."""
+        """Begin (or resume) the run of a phase; what it rests on is found unchanged before anything is created."""
         stage = stages()[phase_id]
         needed = [self.upstream(phase) for phase in stage.needs]
-        require_intact(self.store, [upstream.run_id for upstream in needed])
+        require_intact(self.store, [upstream.run_id for upstream in needed], allow_absent=True)
         if stage.runs_model:
             from avalanche_llm.model.loader import check_device  # torch comes in only where a model will run
 

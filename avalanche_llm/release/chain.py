@@ -84,11 +84,14 @@ def verdicts(store: RunStore, chain: Sequence[str], deeper: Deeper | None = None
         yield found[run_id]
 
 
-def require_intact(store: RunStore, run_ids: Iterable[str]) -> list[str]:
-    """The chain of these runs, upstream first. Raises MissingArtifact, naming the first problem, unless all of it is intact."""
+def require_intact(store: RunStore, run_ids: Iterable[str], *, allow_absent: bool = False) -> list[str]:
+    """The chain of these runs, upstream first. Raises MissingArtifact, naming the first problem, unless all of it is intact.
+
+    With allow_absent a run that is not there, or not complete, is no problem: what is there must be unchanged.
+    """
     chain = chain_of(store, run_ids)
     for verdict in verdicts(store, chain):
-        if verdict.status != "intact":
+        if verdict.status != "intact" and not (allow_absent and verdict.status == "incomplete"):
             raise MissingArtifact(f"{verdict.subject} is {verdict.status}: {verdict.problems[0]}; rebuild {verdict.subject}")
     return chain
 
