@@ -1,7 +1,8 @@
 """What the paper claims, and the verdict on each from numbers alone: k of n cells satisfy the claim's rule (spec 20).
 
-supported: all of them; mixed: some; not supported: none; undetermined: there was nothing to decide it with. Cells share
-windows and events, so k of n is a count and no test; no p value is pooled over cells.
+supported: all of them; mixed: some; not supported: none; undetermined: there was nothing to decide it with. A cell counts
+where the rule can be applied: a value that is not available is no evidence either way, and where g* is the baseline there is
+nothing to compare. Cells share windows and events, so k of n is a count and no test; no p value is pooled over cells.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,6 +58,16 @@ def _judged(claim_id: str, title: str, rule: str, sheet: Sheet, holds: np.ndarra
     return Claim(claim_id, title, rule, verdict_of(holds), prose(found, **values))
 
 
+def _known(sheet: Sheet, *columns: str) -> Sheet:
+    """The rows that have a value in every one of these columns."""
+    return sheet.where(sheet.frame[list(columns)].notna().all(axis=1))
+
+
+def _away(sheet: Sheet, inputs: PaperInputs) -> Sheet:
+    """The rows at a g* that is not the baseline: elsewhere both sides of a comparison are one evaluation."""
+    return sheet.where(sheet.frame["g"] != inputs.job.settings.gains.baseline)
+
+
 def _rates_matched(inputs: PaperInputs) -> Claim:
     grid = inputs.sheets[GRID]
     return _judged(
@@ -103,6 +114,7 @@ def _crossing(inputs: PaperInputs) -> Claim:
 
 
 def _excess(claim_id: str, title: str, column: str, low: str, at: str, sheet: Sheet) -> Claim:
+    sheet = _known(sheet, column, low)
     return _judged(
         claim_id,
         title,
@@ -110,18 +122,19 @@ def _excess(claim_id: str, title: str, column: str, low: str, at: str, sheet: Sh
         sheet,
         (sheet.frame[low] > 0).to_numpy(),
         f"{at} the interval of {column} lies above zero in {{k}} of {{n}} cells; its value is {{excess}} pairs a site, where "
-        f"b_tot "
-        "itself is {b_tot}.",
+        "b_tot itself is {b_tot}.",
         excess=span(sheet.span(column)),
         b_tot=span(sheet.span("b_tot")),
     )
 
 
-def _at_baseline(inputs: PaperInputs) -> Sheet:
+def at_baseline(inputs: PaperInputs) -> Sheet:
+    """T01 at the baseline gain."""
     return inputs.sheets["T01_SUMMARY"].equal(g=inputs.job.settings.gains.baseline)
 
 
-def _at_gstar(inputs: PaperInputs) -> Sheet:
+def at_gstar(inputs: PaperInputs) -> Sheet:
+    """T01 at the selected gain of each cell."""
     summary = inputs.sheets["T01_SUMMARY"]
     chosen = inputs.sheets[SELECTIONS].frame.set_index(list(CELL))["gstar"]
     wanted = pd.MultiIndex.from_frame(summary.frame[list(CELL)])
@@ -130,22 +143,22 @@ def _at_gstar(inputs: PaperInputs) -> Sheet:
 
 def _beyond_permutation(inputs: PaperInputs) -> Claim:
     title = "At baseline, neighbours branch more than permuting tokens within layers explains"
-    return _excess("excess_g1", title, "delta_b_tot", "opt_delta_b_tot_ci_low", "At the baseline gain", _at_baseline(inputs))
+    return _excess("excess_g1", title, "delta_b_tot", "opt_delta_b_tot_ci_low", "At the baseline gain", at_baseline(inputs))
 
 
 def _beyond_permutation_at_gstar(inputs: PaperInputs) -> Claim:
     title = "At the selected gain, neighbours branch more than permuting tokens within layers explains"
-    return _excess("excess_gstar", title, "delta_b_tot", "opt_delta_b_tot_ci_low", "At the selected gain", _at_gstar(inputs))
+    return _excess("excess_gstar", title, "delta_b_tot", "opt_delta_b_tot_ci_low", "At the selected gain", at_gstar(inputs))
 
 
 def _beyond_shift(inputs: PaperInputs) -> Claim:
     title = "Neighbours branch more than shifting each layer by itself explains"
     column, low = "opt_delta_b_tot_shift", "opt_delta_b_tot_shift_ci_low"
-    return _excess("excess_shift", title, column, low, "Against shifts, at the baseline gain,", _at_baseline(inputs))
+    return _excess("excess_shift", title, column, low, "Against shifts, at the baseline gain,", at_baseline(inputs))
 
 
 def _beyond_swap(inputs: PaperInputs) -> Claim:
-    sheet = _at_baseline(inputs)
+    sheet = _known(at_baseline(inputs), "opt_swap_delta_b_tot")
     share = sheet.made("swap_share", sheet.frame["opt_swap_delta_b_tot"] / sheet.frame["delta_b_tot"])
     return _judged(
         "excess_swap",
@@ -153,23 +166,27 @@ def _beyond_swap(inputs: PaperInputs) -> Claim:
         "b_tot exceeds that of a margin-preserving swap; one swap a sequence, so without an interval",
         share,
         (sheet.frame["opt_swap_delta_b_tot"] > 0).to_numpy(),
-        "Against swaps that keep every row and column sum, b_tot is larger in {k} of {n} cells; {share} of the excess over the "
-        "permutation null remains. The rest follows from some tokens being eventful in many layers at once.",
+        "Against swaps that keep every row and column sum, b_tot at the baseline gain is larger in {k} of {n} cells; "
+        "{share} of the "
+        "excess over the permutation null remains. One swap of each sequence was drawn, so that this has no interval. What "
+        "the swap "
+        "takes away goes with how many layers an eventful token excites.",
         share=span(share.span("swap_share")),
     )
 
 
 def _signatures(inputs: PaperInputs) -> Claim:
-    sheet = inputs.sheets[VERDICTS]
+    every = inputs.sheets[VERDICTS]
+    sheet = every.where((every.frame["gstar_status"] == "bracketed") & every.frame["chi_peak_g"].notna())
     return _judged(
         "signatures_agree",
         "Susceptibility peaks near the selected gain",
         "chi peaks inside the grid, within the registered distance of a gain that a crossing brackets",
         sheet,
         sheet.frame["agrees"].to_numpy(bool),
-        "Branching and susceptibility point to one gain in {k} of {n} cells; the peak of chi lies {distance} from the "
-        "selected gain.",
-        distance=span(sheet.span("distance")),
+        "Branching and susceptibility point to one gain in {k} of {n} cells whose selected gain a crossing brackets; elsewhere "
+        "branching located nothing to agree with. Over all cells the largest chi lies {distance} from the selected gain.",
+        distance=span(every.span("distance")),
     )
 
 
@@ -198,8 +215,8 @@ def _tails(inputs: PaperInputs) -> Claim:
         sheet,
         ((ratio > 0) & (p < ALPHA)).to_numpy(),
         "At the baseline gain the tail of the sizes prefers the power law at level {alpha} in {k} of {n} cells, and the "
-        "log-normal "
-        "in {other}; the log-likelihood ratio is {ratio} nats. A preferred power law alone would say little about its cause.",
+        "log-normal in {other}; the log-likelihood ratio is {ratio} nats. A preferred power law alone would say little "
+        "about its cause.",
         alpha=constant(_this, "ALPHA", ALPHA),
         other=sheet.count(((ratio < 0) & (p < ALPHA)).to_numpy(), "log-normal preferred"),
         ratio=span(sheet.span("llr_powerlaw_vs_lognormal")),
@@ -207,7 +224,7 @@ def _tails(inputs: PaperInputs) -> Claim:
 
 
 def _ablations(inputs: PaperInputs) -> Claim:
-    sheet = inputs.sheets["T06_ABLATIONS"].equal(g_condition="gstar")
+    sheet = _away(inputs.sheets["T06_ABLATIONS"].equal(g_condition="gstar"), inputs)
     distance = sheet.frame.assign(distance=(sheet.frame["b_tot"] - 1).abs())
     by_cell = distance.pivot_table(index=list(CELL), columns="intervention_id", values="distance")
     both = by_cell.reindex(columns=["MLP_GLOBAL", "ATTN_GLOBAL"]).dropna()
@@ -219,7 +236,10 @@ def _ablations(inputs: PaperInputs) -> Claim:
         "|b_tot - one| is smaller under MLP_GLOBAL than under ATTN_GLOBAL at the same gain",
         mlp,
         holds,
-        "At the selected gain this holds in {k} of {n} cells: the distance is {mlp} for the MLPs and {attention} for attention.",
+        "At a selected gain other than the baseline this holds in {k} of {n} cells: the distance is {mlp} for the MLPs and "
+        "{attention} for attention. The gain was selected on the MLPs for just this distance, which favours them, and there "
+        "is no "
+        "interval.",
         mlp=span(mlp.span("MLP_GLOBAL")),
         attention=span(mlp.span("ATTN_GLOBAL")),
     )
@@ -232,22 +252,24 @@ def _excess_on_b(inputs: PaperInputs) -> Claim:
 
 
 def _likelihood(inputs: PaperInputs) -> Claim:
-    sheet = inputs.sheets["T02_GENERALIZATION"].equal(g_condition="gstar")
+    sheet = _away(inputs.sheets["T02_GENERALIZATION"].equal(g_condition="gstar"), inputs)
+    sheet = _known(sheet, "opt_diff_nll_mean", "opt_diff_nll_mean_ci_low", "opt_diff_nll_mean_ci_high")
     return _judged(
         "likelihood_kept",
         "The model predicts data set B no worse at the selected gain",
-        "the paired interval of the change in negative log-likelihood reaches zero or below",
+        "the upper end of the paired interval of the change in negative log-likelihood is zero or below",
         sheet,
-        (sheet.frame["opt_diff_nll_mean_ci_low"] <= 0).to_numpy(),
-        "This holds in {k} of {n} cells; from the baseline to the selected gain the negative log-likelihood changes by "
-        "{change} nats "
-        "a token.",
+        (sheet.frame["opt_diff_nll_mean_ci_high"] <= 0).to_numpy(),
+        "At a selected gain other than the baseline this holds in {k} of {n} cells, and in {worse} the interval lies above "
+        "zero: the "
+        "model predicts worse there. The negative log-likelihood changes by {change} nats a token.",
+        worse=sheet.count((sheet.frame["opt_diff_nll_mean_ci_low"] > 0).to_numpy(), "opt_diff_nll_mean_ci_low > 0"),
         change=span(sheet.span("opt_diff_nll_mean")),
     )
 
 
 def _above_chance(inputs: PaperInputs) -> Claim:
-    sheet = inputs.sheets["T03_ARC"].equal(g_condition="g1")
+    sheet = _known(inputs.sheets["T03_ARC"].equal(g_condition="g1"), "accuracy_ci_low", "opt_chance")
     return _judged(
         "arc_above_chance",
         "The model answers the questions above chance at baseline, by the label's probability",
@@ -255,10 +277,9 @@ def _above_chance(inputs: PaperInputs) -> Claim:
         sheet,
         (sheet.frame["accuracy_ci_low"] > sheet.frame["opt_chance"]).to_numpy(),
         "By the label's probability the accuracy at the baseline gain is {accuracy}, its interval from {low}, where chance "
-        "is {chance}; "
-        "the rule holds in {k} of {n} rows, which share one evaluation. By the probability a byte of the full answer after "
-        "the question "
-        "alone the accuracy is {cloze}: a model may know answers and not bind them to labels.",
+        "is {chance}; the rule holds in {k} of {n} rows, which share one evaluation. By the probability a byte of the full "
+        "answer "
+        "after the question alone the accuracy is {cloze}: a model may know answers and not bind them to labels.",
         accuracy=span(sheet.span("accuracy")),
         low=span(sheet.span("accuracy_ci_low")),
         chance=span(sheet.span("opt_chance")),
@@ -267,16 +288,17 @@ def _above_chance(inputs: PaperInputs) -> Claim:
 
 
 def _task_gain(inputs: PaperInputs) -> Claim:
-    sheet = inputs.sheets["T03_ARC"].equal(g_condition="gstar")
+    sheet = _away(inputs.sheets["T03_ARC"].equal(g_condition="gstar"), inputs)
+    sheet = _known(sheet, "opt_delta_accuracy", "opt_delta_accuracy_ci_low")
     return _judged(
         "arc_gain",
         "The selected gain raises the accuracy on the questions",
         "the lower end of the paired interval of the change lies above zero",
         sheet,
         (sheet.frame["opt_delta_accuracy_ci_low"] > 0).to_numpy(),
-        "This holds in {k} of {n} cells; the accuracy changes by {change}, by the full answer by {cloze}, and the smallest "
-        "McNemar p "
-        "of a cell is {p}.",
+        "At a selected gain other than the baseline this holds in {k} of {n} cells; the accuracy changes by {change}, by "
+        "the full "
+        "answer by {cloze}, and the smallest McNemar p of a cell is {p}. Cells that share a gain share one evaluation.",
         change=span(sheet.span("opt_delta_accuracy")),
         cloze=span(sheet.span("opt_delta_acc_cloze")),
         p=sheet.span("opt_mcnemar_p")[0],
@@ -291,7 +313,11 @@ def _replication(inputs: PaperInputs) -> Claim:
         sentence = prose(f"T07 compares BASE with INSTRUCT; only {role} was measured here.")
         return Claim("replication", title, rule, "undetermined", sentence)
     holds = (sheet.frame["gstar_base"] == sheet.frame["gstar_instruct"]).to_numpy()
-    found = "BASE selects {base} and INSTRUCT {instruct}; the gains are equal in {k} of {n} cells."
+    found = (
+        "BASE selects {base} and INSTRUCT {instruct}; the gains are equal in {k} of {n} cells. Equal gains at an edge of "
+        "the grid "
+        "share the edge and no crossing."
+    )
     ends = {role: span(sheet.span(f"gstar_{role}")) for role in ("base", "instruct")}
     return _judged("replication", title, rule, sheet, holds, found, **ends)
 
