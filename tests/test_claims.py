@@ -11,8 +11,8 @@ import tiny
 
 from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.io.store import RunStore, Upstream
-from avalanche_llm.paper import claims
-from avalanche_llm.paper.claims import Claim
+from avalanche_llm.paper import claims_elsewhere, claims_on_a
+from avalanche_llm.paper.claim import Claim
 from avalanche_llm.paper.facts import Origin, Sheet
 from avalanche_llm.paper.inputs import CELL, SELECTIONS, VERDICTS, PaperInputs, runs_behind
 from avalanche_llm.paper.rows import Column, rows_of
@@ -42,7 +42,7 @@ def decide(make: Callable[[PaperInputs], Claim], job: Job, **sheets: Sheet) -> C
 def likelihood(job: Job, *, g: list[float], low: list[float], high: list[float]) -> Claim:
     change = [(a + b) / 2 for a, b in zip(low, high, strict=True)]
     columns = {"opt_diff_nll_mean": change, "opt_diff_nll_mean_ci_low": low, "opt_diff_nll_mean_ci_high": high}
-    return decide(claims._likelihood, job, T02_GENERALIZATION=sheet(g_condition=["gstar"] * 2, g=g, **columns))
+    return decide(claims_elsewhere._likelihood, job, T02_GENERALIZATION=sheet(g_condition=["gstar"] * 2, g=g, **columns))
 
 
 def test_likelihood_is_not_kept_by_an_interval_too_wide_to_tell(job: Job) -> None:
@@ -64,7 +64,7 @@ def test_likelihood_compares_nothing_where_gstar_is_the_baseline(job: Job) -> No
 
 def gain_of_questions(job: Job, low: list[float]) -> Claim:
     columns = {"opt_delta_accuracy": [0.1, 0.1], "opt_delta_accuracy_ci_low": low, "opt_delta_acc_cloze": [0.0, 0.0], "opt_mcnemar_p": [0.5, 0.5]}
-    return decide(claims._task_gain, job, T03_ARC=sheet(g_condition=["gstar"] * 2, g=[0.7, 0.8], **columns))
+    return decide(claims_elsewhere._task_gain, job, T03_ARC=sheet(g_condition=["gstar"] * 2, g=[0.7, 0.8], **columns))
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_what_is_not_available_decides_nothing(job: Job, low: list[float], verdi
 
 def test_excess_of_a_silent_cell_decides_nothing(job: Job) -> None:
     silent = sheet(delta_b_tot=[NONE, NONE], b_tot=[NONE, NONE], opt_delta_b_tot_ci_low=[NONE, NONE])
-    claim = decide(claims._excess_on_b, job, T02_GENERALIZATION=silent)
+    claim = decide(claims_elsewhere._excess_on_b, job, T02_GENERALIZATION=silent)
     assert claim.verdict == "undetermined"
     assert "in 0 of 0 cells; its value is n/a" in str(claim.sentence)
 
 
 def signatures(job: Job, status: list[str], agrees: list[bool]) -> Claim:
     found = sheet(gstar_status=status, agrees=agrees, chi_peak_g=[0.9, 0.9], distance=[0.2, 0.1])
-    return decide(claims._signatures, job, **{VERDICTS: found})
+    return decide(claims_on_a._signatures, job, **{VERDICTS: found})
 
 
 def test_signatures_agree_only_with_a_crossing(job: Job) -> None:
@@ -99,7 +99,7 @@ def ablations(job: Job, g: float) -> Claim:
         for cell in CELLS
         for name, b_tot in (("MLP_GLOBAL", 0.95), ("ATTN_GLOBAL", 0.80))
     ]
-    return decide(claims._ablations, job, T06_ABLATIONS=Sheet(ORIGIN, (*CELL, "intervention_id"), pd.DataFrame(rows)))
+    return decide(claims_on_a._ablations, job, T06_ABLATIONS=Sheet(ORIGIN, (*CELL, "intervention_id"), pd.DataFrame(rows)))
 
 
 def test_ablations_say_that_the_gain_was_selected_on_the_mlps(job: Job) -> None:
@@ -111,7 +111,7 @@ def test_ablations_say_that_the_gain_was_selected_on_the_mlps(job: Job) -> None:
 def test_swap_says_that_it_has_no_interval(job: Job) -> None:
     summary = sheet(g=[1.0, 1.0], delta_b_tot=[0.2, 0.2], opt_swap_delta_b_tot=[0.1, 0.1])
     chosen = sheet(gstar=[1.0, 1.0])
-    claim = decide(claims._beyond_swap, job, T01_SUMMARY=summary, **{SELECTIONS: chosen})
+    claim = decide(claims_on_a._beyond_swap, job, T01_SUMMARY=summary, **{SELECTIONS: chosen})
     assert "this has no interval" in str(claim.sentence)
     assert "0.500 of the excess" in str(claim.sentence)
 

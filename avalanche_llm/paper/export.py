@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.files import json_bytes, raw
-from avalanche_llm.paper.claims import Claim, all_claims
+from avalanche_llm.paper.claim import Claim
+from avalanche_llm.paper.claims import all_claims
 from avalanche_llm.paper.inputs import PaperInputs
 from avalanche_llm.paper.lint import Entry, lint_artifacts, lint_citations, lint_wording, read_bibliography
 from avalanche_llm.paper.prose import Prose, heading

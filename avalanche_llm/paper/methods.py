@@ -57,9 +57,8 @@ def _events(inputs: PaperInputs) -> list[Prose]:
         heading("Activation events"),
         prose(
             "u is the input of an MLP's last projection, for a gated MLP the product of gate and up branch [@shazeer2020]. "
-            "Mean and "
-            "standard deviation of every unit come from the calibration slice at the baseline gain {g}, merged over windows "
-            "[@chan1983], with eps = {eps}. Definitions: {definitions}.",
+            "Mean and standard deviation of every unit come from the calibration slice at the baseline gain {g}, merged over "
+            "windows [@chan1983], with eps = {eps}. Definitions: {definitions}.",
             g=_of(inputs, "gains.baseline"),
             eps=_of(inputs, "events.eps"),
             definitions=_list_of(inputs, "events.spike_defs"),
@@ -71,13 +70,10 @@ def _events(inputs: PaperInputs) -> list[Prose]:
         ),
         prose(
             "The target rates are {rates} events per unit and token, mean over layers, in the profile over layers that v > "
-            "{tau} has "
-            "at the baseline. The threshold tau of a layer is an exact order statistic that gives it its target at every gain, "
-            "within "
-            "{absolute} and within {relative} of the target or one event; on held-out windows and on data set B it is used "
-            "unchanged. "
-            "The first {burn} positions of a window are left out. A few units and tokens carry activations far above the rest "
-            "[@sun2024]; the share of events at the first token is reported.",
+            "{tau} has at the baseline. The threshold tau of a layer is an exact order statistic that gives it its target at "
+            "every gain, within {absolute} and within {relative} of the target or one event; on held-out windows and on data "
+            "set B it is used unchanged. The first {burn} positions of a window are left out. A few units and tokens carry "
+            "activations far above the rest [@sun2024]; the share of events at the first token is reported.",
             rates=_list_of(inputs, "events.target_rates"),
             tau=_of(inputs, "events.tau0_baseline"),
             absolute=_of(inputs, "events.rate_match_tol_abs"),
@@ -98,15 +94,13 @@ def _branching(inputs: PaperInputs) -> list[Prose]:
         heading("Branching"),
         prose(
             "Occupied neighbours one token later and one layer deeper, per occupied site, sequences pooled; avalanches are "
-            "connected "
-            "components in the sense of [@beggs2003]."
+            "connected components in the sense of [@beggs2003]."
         ),
         equation("b_time = sum X[l,t] X[l,t+1] / sum X", "b_depth = sum X[l,t] X[l+1,t] / sum X", "b_tot = b_time + b_depth"),
         prose(
             "The excess is taken over the exact expectations under permutation and under circular shift of the tokens within "
-            "layers, "
-            "with k the occupied sites of a layer, and over one drawn swap that keeps the sum of every layer and every token "
-            "[@strona2014] [@carstens2018]:"
+            "layers, with k the occupied sites of a layer, and over one drawn swap that keeps the sum of every layer and every "
+            "token [@strona2014]:"
         ),
         equation(
             "E[pairs in time, permuted]  = sum_l k_l (k_l - 1) / T",
@@ -115,10 +109,10 @@ def _branching(inputs: PaperInputs) -> list[Prose]:
         ),
         prose(
             "Intervals are percentiles at level {level} over {reps} resamplings of the sequences; p counts the observed value "
-            "among "
-            "{draws} draws of a null [@davison1997], whose runs follow [@mood1940]. Occupancy stands beside the site percolation "
-            "thresholds {four} for four and {eight} for eight neighbours [@newman2000] [@sykes1964]. The multistep regression of "
-            "[@wilting2018] is left out where its slopes do not differ from independent activity [@boxpierce1970].",
+            "among {draws} draws of a null [@davison1997], whose runs follow [@mood1940]. Occupancy stands beside the site "
+            "percolation thresholds {four} for four and {eight} for eight neighbours [@newman2000] [@sykes1964]. The multistep "
+            "regression of [@wilting2018] is left out where its slopes do not differ from independent activity "
+            "[@boxpierce1970].",
             level=interval_level(),
             reps=_of(inputs, "statistics.bootstrap_reps"),
             draws=_of(inputs, "statistics.null_draws"),
@@ -128,8 +122,7 @@ def _branching(inputs: PaperInputs) -> list[Prose]:
         heading("Selection of the gain"),
         prose(
             "Method {method}: the gain of the grid with b_tot nearest one on data set A; no task result enters. It is "
-            "bracketed where "
-            "b_tot crosses one beside it.",
+            "bracketed where b_tot crosses one beside it.",
             method=_of(inputs, "pipeline.gstar_method"),
         ),
     ]
@@ -140,14 +133,10 @@ def _signatures(inputs: PaperInputs) -> list[Prose]:
         heading("Susceptibility, tails, crackling"),
         prose(
             "chi is the variance over the mean of the events of a sequence; its peak agrees with a bracketed gain within "
-            "{limit}. "
-            "Discrete power law, exponential and log-normal are fitted to sizes from the {quantile} quantile up, where at "
-            "least {least} "
-            "components remain [@clauset2009], and compared by the ratio of [@vuong1989]. Mean size over duration is fitted as "
-            "a power "
-            "[@sethna2001] for durations from {shortest} to {longest}, of which {points} must occur; the gate asks for an "
-            "interval no "
-            "wider than {width}.",
+            "{limit}. Discrete power law, exponential and log-normal are fitted to sizes from the {quantile} quantile up, "
+            "where at least {least} components remain [@clauset2009], and compared by the ratio of [@vuong1989]. Mean size "
+            "over duration is fitted as a power [@sethna2001] for durations from {shortest} to {longest}, of which {points} "
+            "must occur; the gate asks for an interval no wider than {width}.",
             limit=_of(inputs, "statistics.signature_alignment_g_diff_max"),
             quantile=_of(inputs, "statistics.tail_xmin_percentile"),
             least=_of(inputs, "statistics.tail_min_samples"),
@@ -165,9 +154,8 @@ def _questions(inputs: PaperInputs) -> list[Prose]:
     return [
         heading("Questions"),
         prose(
-            "{n} questions of {source} in the schema of [@clark2018], template {form}, scored by the label's probability; "
-            "the two "
-            "gains are compared by question [@mcnemar1947].",
+            "{n} questions of {source} in the schema of [@clark2018], template {form}, scored by the label's probability; the "
+            "two gains are compared by question [@mcnemar1947].",
             n=inputs.sheets["T03_ARC"].fact(0, "n_questions"),
             source=source,
             form=form,

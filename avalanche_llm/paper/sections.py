@@ -6,7 +6,7 @@ from typing import Final
 
 import pandas as pd
 
-from avalanche_llm.paper.claims import Claim, at_baseline, at_gstar
+from avalanche_llm.paper.claim import Claim, at_baseline, at_gstar
 from avalanche_llm.paper.facts import Fact, Origin, Sheet
 from avalanche_llm.paper.inputs import SELECTIONS, PaperInputs
 from avalanche_llm.paper.limitations import limitations
@@ -22,7 +22,7 @@ _OVER_NULLS: Final = (
     _B_TOT,
     Column("permutation", "b_tot_perm"),
     _EXCESS,
-    Column("over shift", "opt_delta_b_tot_shift", "opt_delta_b_tot_shift_ci"),
+    Column("depth over shift", "opt_delta_b_depth_shift", "opt_delta_b_depth_shift_ci"),
     Column("over swap", "opt_swap_delta_b_tot"),
     Column("chi", "chi", "opt_chi_ci"),
 )
@@ -70,10 +70,8 @@ def _snapshot(inputs: PaperInputs, claims: Sequence[Claim]) -> list[Prose]:
         heading("What this does not show"),
         prose(
             "Activation events that branch near one are avalanche-like at most. With independent sites b_tot is about twice "
-            "the occupancy, "
-            "so b_tot near one measures density first; a power law alone says little about its cause [@touboul2010]. No "
-            "statement about "
-            "a phase transition is made."
+            "the occupancy, so b_tot near one measures density first; a power law alone says little about its cause "
+            "[@touboul2010]. No statement about a phase transition is made."
         ),
         heading("Tables and figures"),
         bullets([prose(f"[{path.rsplit('/', 1)[1]}](../../{run_id}/{path})") for run_id, path in exports(inputs)]),
