@@ -26,7 +26,7 @@ likely. The relative shift of two layers is 0 with probability 1 / (T - 1) and e
 (T - 2) / (T - 1)^2, and the overlaps over all relative shifts sum to k[l] k[l+1]. T = 1 has no non-zero
 shift: the null is the raster itself. A layer with a memory along tokens loses more pairs at the new opening
 than the seam of its ends brings, so that b_time, and with it b_tot, exceeds this null although layers are
-unrelated; b_depth does not, and is what is tested against shifts.
+unrelated; b_depth does not, and is what is tested against shifts (docs/validity.md).
 """
 
 from dataclasses import dataclass, fields
