@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from scipy.stats import binomtest
 
 from avalanche_llm.cli import main
 from avalanche_llm.errors import ConfigError, DeterminismError, MissingArtifact, SchemaError
-from avalanche_llm.io.artifacts import RECORD_NAME, read_record
+from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.metrics.gstar import refuse_task_metrics
 from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.phases import arc_scores, context
@@ -42,23 +41,8 @@ def upstream(pipeline: Path, runs: Path, gains: list[float] = CHOSEN) -> Path:
     """A runs folder of our own with the selection alone, made to have chosen these g*."""
     folder = runs / tiny.run_of(pipeline, "S02B").name
     shutil.copytree(tiny.run_of(pipeline, "S02B"), folder)
-    record, path = json.loads((folder / RECORD_NAME).read_bytes()), folder / "results" / "gstar.json"
-    chosen = json.loads(path.read_bytes())
-    for row, gain in zip(chosen["selections"], gains, strict=True):
-        row["gstar"] = gain
-    data = json.dumps(chosen).encode()
-    (entry,) = record["artifact_index"]
-    entry |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    for target, content in ((path, data), (folder / RECORD_NAME, json.dumps(record).encode())):
-        target.parent.chmod(0o755)
-        target.chmod(0o644)
-        target.write_bytes(content)
+    tiny.rewritten(folder, "gstar", tiny.choosing(gains))
     return runs
-
-
-def model_of(job: Job) -> Any:
-    where = job.settings.run
-    return context._loaded(job.settings.model, where.model_role, where.device, where.dtype)
 
 
 @contextmanager
@@ -70,7 +54,7 @@ def counted(job: Job) -> Iterator[list[int]]:
         if keywords["past_key_values"].get_seq_length() == 0:
             sizes.append(len(keywords["input_ids"]))
 
-    handle = model_of(job).decoder.register_forward_pre_hook(count, with_kwargs=True)
+    handle = tiny.model_of(job).decoder.register_forward_pre_hook(count, with_kwargs=True)
     try:
         yield sizes
     finally:
@@ -119,7 +103,7 @@ def test_answers_are_those_of_a_loop_over_single_choices(evaluated: tuple[Path, 
     """Text to score with nothing of the pipeline but the prompt: the plain model, one choice at a time."""
     runs, _ = evaluated
     job = tiny.job_of(config, runs)
-    plain = model_of(job)
+    plain = tiny.model_of(job)
 
     def logprob(prompt: str, choice: str) -> float:
         start, whole = (plain.tokenizer(text, return_tensors="pt")["input_ids"] for text in (prompt, f"{prompt} {choice}"))

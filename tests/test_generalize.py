@@ -1,10 +1,8 @@
 """Phase 6 on data set B with the tiny model: the thresholds of A on the text of B, pairs, resumption, and what it costs."""
 
-import hashlib
 import io
-import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from PIL import Image
 from avalanche_llm.analysis.conditions import Condition, raster_conditions
 from avalanche_llm.analysis.generalization import SILENT, measure, paired_rows
 from avalanche_llm.errors import DeterminismError, MissingArtifact
-from avalanche_llm.io.artifacts import RECORD_NAME, read_record
+from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.io.files import json_bytes
 from avalanche_llm.io.hashing import sha256_file
 from avalanche_llm.metrics.branching import branching, branching_sums
@@ -46,39 +44,11 @@ CHOSEN = [0.8, 1.0, 1.3, 1.1]
 GAINS = sorted({1.0, *CHOSEN})
 
 
-def rewritten(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
-    """Change an artifact of a complete run and its hash on record, as if the run had measured that."""
-    record = json.loads((folder / RECORD_NAME).read_bytes())
-    relative = record["artifacts"][name]
-    data = change((folder / relative).read_bytes())
-    (entry,) = (entry for entry in record["artifact_index"] if entry["relative_path"] == relative)
-    entry |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    for path, content in ((folder / relative, data), (folder / RECORD_NAME, json.dumps(record).encode())):
-        path.parent.chmod(0o755)
-        path.chmod(0o644)
-        path.write_bytes(content)
-
-
-def choosing(gains: list[float]) -> Callable[[bytes], bytes]:
-    def change(data: bytes) -> bytes:
-        chosen = json.loads(data)
-        for row, gain in zip(chosen["selections"], gains, strict=True):
-            row["gstar"] = gain
-        return json.dumps(chosen).encode()
-
-    return change
-
-
 def upstream(pipeline: Path, runs: Path, gains: list[float] = CHOSEN) -> Path:
     """A runs folder of our own with phases 1 and 2 complete and these g*."""
     shutil.copytree(pipeline, runs)
-    rewritten(tiny.run_of(runs, "S02B"), "gstar", choosing(gains))
+    tiny.rewritten(tiny.run_of(runs, "S02B"), "gstar", tiny.choosing(gains))
     return runs
-
-
-def model_of(job: Job) -> Any:
-    where = job.settings.run
-    return context._loaded(job.settings.model, where.model_role, where.device, where.dtype)
 
 
 @contextmanager
@@ -89,7 +59,7 @@ def counted(job: Job) -> Iterator[list[int]]:
     def count(module: Any, arguments: Any, keywords: Any) -> None:
         sizes.append(len(keywords["input_ids"]))
 
-    handle = model_of(job).decoder.register_forward_pre_hook(count, with_kwargs=True)
+    handle = tiny.model_of(job).decoder.register_forward_pre_hook(count, with_kwargs=True)
     try:
         yield sizes
     finally:
@@ -121,7 +91,7 @@ def outputs(runs: Path) -> dict[str, str]:
 
 def whole_z(job: Job, runs: Path, windows: np.ndarray, gain: float) -> np.ndarray:
     """z [seq, layer, token, unit] by the statistics of phase 1, every activation kept."""
-    model, stats = model_of(job), np.load(tiny.run_of(runs, "S01") / "results" / "calibration_stats.npz")
+    model, stats = tiny.model_of(job), np.load(tiny.run_of(runs, "S01") / "results" / "calibration_stats.npz")
     u: dict[int, torch.Tensor] = {}
     plan = GainPlan.uniform("MLP", gain, model.n_layers)
     with torch.inference_mode(), ScaleOutput(model.modules("mlp"), plan.gains), ReadInput(model.modules("down"), u.__setitem__):
@@ -153,7 +123,7 @@ def test_generalize_applies_the_thresholds_of_a_to_the_text_of_b(generalized: tu
 
 
 def windows_of_b(job: Job) -> np.ndarray:
-    return context.slice_of_b(job, model_of(job)).windows
+    return context.slice_of_b(job, tiny.model_of(job)).windows
 
 
 def test_every_distinct_gain_is_one_pass_of_events_and_likelihood(generalized: tuple[Path, int]) -> None:
@@ -172,7 +142,7 @@ def test_every_distinct_gain_is_one_pass_of_events_and_likelihood(generalized: t
 def test_likelihoods_are_the_models_own_loss_on_the_windows_of_b(generalized: tuple[Path, int], config: Path) -> None:
     runs, _ = generalized
     job = tiny.job_of(config, runs)
-    model, nll = model_of(job), result(runs, "sequence_nll")
+    model, nll = tiny.model_of(job), result(runs, "sequence_nll")
     for gain in GAINS:
         rows = nll[nll["g"] == gain]
         for window, summed in zip(windows_of_b(job), rows["nll_sum"] / rows["n_predicted"], strict=True):
@@ -357,7 +327,7 @@ def test_a_cell_that_is_silent_on_b_is_a_row_without_branching_and_says_why(
         frame.to_parquet(sink)
         return sink.getvalue()
 
-    rewritten(tiny.run_of(runs, "S02"), "tau_rate_matched", unreachable)
+    tiny.rewritten(tiny.run_of(runs, "S02"), "tau_rate_matched", unreachable)
     relinked(tiny.run_of(runs, "S02B"), tiny.run_of(runs, "S02"))
     generalize(tiny.job_of(config, runs))
     rows = table(runs)
@@ -383,7 +353,7 @@ def test_burn_in_leaves_the_first_positions_out_of_events_and_likelihood(model_f
     labels = ids.clone()
     labels[:, :burn_in] = -100
     with torch.inference_mode():
-        loss = float(model_of(job).causal(input_ids=ids, labels=labels).loss)
+        loss = float(tiny.model_of(job).causal(input_ids=ids, labels=labels).loss)
     plain = nll[nll["g"] == 1.0]
     assert plain["nll_sum"].sum() / plain["n_predicted"].sum() == pytest.approx(loss, abs=1e-5)
     assert table(runs)["nll_mean"][0] == pytest.approx(loss, abs=1e-5)

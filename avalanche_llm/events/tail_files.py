@@ -11,10 +11,9 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.events.collect import LayerTail
+from avalanche_llm.io.files import read_parquet
 
 SCHEMA: Final = pa.schema(
     [
@@ -51,13 +50,7 @@ def table_to_tails(table: pa.Table, *, n_layers: int) -> list[LayerTail]:
 
 def read_events(path: Path) -> pa.Table:
     """The table of an events file. Raises MissingArtifact if it is no such table."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise MissingArtifact(f"{path} cannot be read as an event table: {error}") from error
-    if not table.schema.equals(SCHEMA):
-        raise MissingArtifact(f"{path}: expected columns {SCHEMA.names}, found {table.schema.names}")
-    return table
+    return read_parquet(path, SCHEMA)
 
 
 def rows_of_gain(table: pa.Table, gain_id: int) -> pa.Table:

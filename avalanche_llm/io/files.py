@@ -84,6 +84,18 @@ def parquet(table: pa.Table) -> Writer:
     return write
 
 
+def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+    """The table in `path`. Raises MissingArtifact if it cannot be read or has not these columns and types, in this order."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise MissingArtifact(f"{path} is not the parquet table that was expected ({error}); rebuild its run") from error
+    if not table.schema.equals(schema):
+        expected, found = (", ".join(f"{field.name} {field.type}" for field in columns) for columns in (schema, table.schema))
+        raise MissingArtifact(f"{path}: expected the columns {expected}; found {found}")
+    return table
+
+
 def read_npz(path: Path, shapes: Mapping[str, int]) -> dict[str, np.ndarray]:
     """The arrays named in `shapes` (name to number of axes). Raises MissingArtifact if one is absent or not as declared."""
     try:

@@ -9,14 +9,12 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from avalanche_llm.analysis.ablations import Intervention, needed, plan_of
-from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.events.collect import LayerTail
 from avalanche_llm.events.tail_files import SCHEMA, table_to_tails, tails_to_table
 from avalanche_llm.io.artifacts import Run, RunArtifacts
-from avalanche_llm.io.files import parquet
+from avalanche_llm.io.files import parquet, read_parquet
 from avalanche_llm.phases.analysis_inputs import AnalysisInputs
 from avalanche_llm.phases.context import CALIBRATION_SLICE, open_model, slices_of_a, use_slice
 from avalanche_llm.phases.measure import largest_events
@@ -50,10 +48,7 @@ def measure_ablations(run: Run, inputs: AnalysisInputs) -> None:
 
 def ablation_tails(run: RunArtifacts, inputs: AnalysisInputs) -> dict[Intervention, Sequence[LayerTail]]:
     """The events of every needed intervention as measured by `measure_ablations`."""
-    path = run.artifact("ablation_events")
-    table = pq.read_table(path)
-    if not table.schema.equals(ABLATION_SCHEMA):
-        raise MissingArtifact(f"{path}: expected columns {ABLATION_SCHEMA.names}, found {table.schema.names}")
+    table = read_parquet(run.artifact("ablation_events"), ABLATION_SCHEMA)
     return {
         (intervention, gain): table_to_tails(
             table.filter((pc.field("intervention_id") == intervention) & (pc.field("g") == gain)), n_layers=inputs.n_layers

@@ -13,12 +13,11 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float64
 
 from avalanche_llm.errors import DeterminismError, MissingArtifact
 from avalanche_llm.io.artifacts import Run
-from avalanche_llm.io.files import parquet, write_atomically
+from avalanche_llm.io.files import parquet, read_parquet, write_atomically
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.metrics.accuracy import margin, pick
 from avalanche_llm.model.choices import EncodedQuestions, encode_questions, score_choices
@@ -72,13 +71,7 @@ def score_gains(job: Job, run: Run, gains: Sequence[float], upstream: Upstream) 
 
 def read_scores(path: Path) -> pa.Table:
     """The rows of a scores file. Raises MissingArtifact if it is no such table."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise MissingArtifact(f"{path} cannot be read as a table of answers: {error}") from error
-    if not table.schema.equals(SCHEMA):
-        raise MissingArtifact(f"{path}: expected columns {SCHEMA.names}, found {table.schema.names}")
-    return table
+    return read_parquet(path, SCHEMA)
 
 
 def _score(

@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from avalanche_llm.analysis.conditions import ThresholdTable
 from avalanche_llm.errors import MissingArtifact
@@ -19,7 +18,7 @@ from avalanche_llm.events.collect import LayerTail
 from avalanche_llm.events.standardize import CalibrationStats
 from avalanche_llm.events.tail_files import read_events, rows_of_gain, table_to_tails, tails_to_table
 from avalanche_llm.io.artifacts import Run, RunArtifacts
-from avalanche_llm.io.files import parquet, write_atomically
+from avalanche_llm.io.files import parquet, read_parquet, write_atomically
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.metrics.likelihood import SequenceNll
 from avalanche_llm.model.forward import first_predicted
@@ -104,13 +103,7 @@ def _is_measured(run: Run, gain: float) -> bool:
 
 
 def _read_nll(path: Path) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise MissingArtifact(f"{path} cannot be read as a likelihood table: {error}") from error
-    if not table.schema.equals(NLL_SCHEMA):
-        raise MissingArtifact(f"{path}: expected columns {NLL_SCHEMA.names}, found {table.schema.names}")
-    return table
+    return read_parquet(path, NLL_SCHEMA)
 
 
 def _events(gain: float) -> str:

@@ -105,7 +105,7 @@ def margin_preserving_swaps(occupancy: Occupancy, counts: Counts, rng: UniformSo
 
     A round pairs the layers of a sequence at random. Each pair pools the tokens that only one of the two
     occupies and deals them out again at random, as many to each as it gave. The stationary law is uniform
-    over the rasters with these margins (Strona et al. 2014; Carstens et al. 2018). A single layer has no
+    over the rasters with these margins (Strona et al. 2014). A single layer has no
     partner and stays as it is. Counts: see the module.
     """
     traded, n_seq, n_layers = occupancy.copy(), *occupancy.shape[:2]
