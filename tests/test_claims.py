@@ -106,7 +106,7 @@ def test_crossing_is_claimed_of_what_the_method_looks_at(method: str, title: str
     found = sheet(status=["bracketed", "grid_edge"], distance=[0.2, 0.1], gstar=[0.9, 1.3])
     claim = decide(claims_on_a._crossing, job, **{SELECTIONS: found})
     assert claim.title == title
-    assert str(claim.sentence).startswith(f"{title.removesuffix('inside the gain grid')}beside the selected gain in 1 of 2 cells")
+    assert str(claim.sentence).startswith(f"{title.removesuffix('inside the gain grid')}at the selected gain in 1 of 2 cells")
     assert claim.verdict == "mixed"
 
 

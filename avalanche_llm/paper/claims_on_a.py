@@ -54,7 +54,7 @@ def _crossing(inputs: PaperInputs) -> Claim:
         "the status of the selected gain is bracketed",
         chosen,
         (chosen.frame["status"] == "bracketed").to_numpy(),
-        f"{located} beside the selected gain in {{k}} of {{n}} cells; elsewhere the gain lies at an edge of the grid or is not "
+        f"{located} at the selected gain in {{k}} of {{n}} cells; elsewhere the gain lies at an edge of the grid or is not "
         "bracketed. Its distance |b_tot - one| is {distance}, and the selected gains are {gains}.",
         distance=span(chosen.span("distance")),
         gains=span(chosen.span("gstar")),

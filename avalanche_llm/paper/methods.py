@@ -124,7 +124,7 @@ def _branching(inputs: PaperInputs) -> list[Prose]:
         heading("Selection of the gain"),
         prose(
             f"Method {{method}}: the gain of the grid with {criterion.rule} on data set A; no task result enters. It is "
-            f"bracketed where {criterion.located} beside it.",
+            f"bracketed where {criterion.located} there.",
             method=_of(inputs, "pipeline.gstar_method"),
         ),
     ]
