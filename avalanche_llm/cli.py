@@ -40,6 +40,8 @@ HELP: Final = {
     VERIFY: "check that runs, or a release, are what their records say, and make their tables again; writes nothing",
 }
 
+GSTAR_METHODS: Final = ("btot_near_one", "excess_peak", "mr_near_one")
+
 OWN: Final[Mapping[str, Callable[[argparse.Namespace], None]]] = MappingProxyType(
     {
         VALIDATE: commands.validate,
@@ -84,7 +86,7 @@ def _add_common(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument("--data_a", help="data set A in place of the config's")
     parser.add_argument("--data_b", help="data set B in place of the config's")
     if command in ("phase2_select_gstar", RUN_ALL):
-        parser.add_argument("--gstar_method", choices=("btot_near_one",), help="default btot_near_one")
+        parser.add_argument("--gstar_method", choices=GSTAR_METHODS, help="default: the config's; btot_near_one")
     if command == RUNS:
         parser.add_argument("action", nargs="?", choices=("list", "show"), default="list", help="default: list")
         parser.add_argument("run_ids", nargs="*", metavar="RUN_ID", help="for show")

@@ -1,8 +1,8 @@
 """What a phase would do, without doing it: run id, upstream runs, forward passes, and an estimate of its cost.
 
-FLOPs of a forward pass over T tokens: 2 (weights of the layers) a token for the matrix products and 4 L d T a token for the
-attention scores and their mixture (Kaplan et al. 2020, table 1); 2 V d T more where logits are computed. Time divides by
-budgets.effective_tflops.
+FLOPs of a forward pass over T tokens: 2 (weights of the layers) a token for the matrix products and 4 L h w T a token for the
+attention scores and their mixture, h heads of width w (Kaplan et al. 2020, table 1); 2 V d T more where logits are computed.
+Time divides by budgets.effective_tflops.
 """
 
 import json
@@ -12,9 +12,10 @@ from pathlib import Path
 from avalanche_llm.canon import load_canon
 from avalanche_llm.datasets import load_rows
 from avalanche_llm.errors import MissingArtifact
+from avalanche_llm.model.shape import ModelShape, UnknownShape, model_shape
 from avalanche_llm.phases.job import Job
 from avalanche_llm.run_id import content_run_id
-from avalanche_llm.settings import ArcData, ModelChoice, Settings
+from avalanche_llm.settings import ArcData, Settings
 from avalanche_llm.stages import Stage, stages
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -24,35 +25,11 @@ WITH_HEAD = frozenset({"PHASE6_GENERALIZE_B_METRICS"})
 
 
 @dataclass(frozen=True)
-class ModelShape:
-    """Sizes from a model's config.json; enough for an estimate of a gated decoder."""
-
-    n_layers: int
-    d_model: int
-    d_ff: int
-    n_heads: int
-    n_kv_heads: int
-    vocab: int
-
-    @property
-    def layer_weights(self) -> int:
-        attention = self.d_model * self.d_model * (2 + 2 * self.n_kv_heads / self.n_heads)
-        return int(self.n_layers * (attention + 3 * self.d_model * self.d_ff))
-
-    @property
-    def all_weights(self) -> int:
-        return self.layer_weights + self.vocab * self.d_model
-
-    def flops(self, n_tokens: int, seq_len: int) -> float:
-        return n_tokens * (2.0 * self.layer_weights + 4.0 * self.n_layers * self.d_model * seq_len)
-
-    def head_flops(self, n_tokens: int) -> float:
-        return n_tokens * 2.0 * self.vocab * self.d_model
-
-
-@dataclass(frozen=True)
 class Plan:
-    """The plan of one phase. Passes are over single windows; flops, hours and gib are None where the model is unknown."""
+    """The plan of one phase; passes are over single windows.
+
+    flops, seconds and memory_gib are None where nothing runs, or where the sizes of the model are unknown: `unknown` says why.
+    """
 
     stage: Stage
     run_id: str
@@ -64,6 +41,7 @@ class Plan:
     seconds: float | None
     memory_gib: float | None
     over_budget: tuple[str, ...]
+    unknown: str = ""
 
 
 def passes_and_windows(job: Job, stage: Stage) -> tuple[int, int]:
@@ -112,7 +90,7 @@ def plan_phase(job: Job, stage: Stage) -> Plan:
     shape = model_shape(settings.model) if windows else None
     flops = seconds = memory = None
     device = settings.run.device.split(":")[0]
-    if shape is not None:
+    if isinstance(shape, ModelShape):
         seq_len = settings.pipeline.seq_len_tokens
         flops = shape.flops(windows * seq_len, seq_len)
         batch = settings.pipeline.batch_windows * seq_len * (shape.d_ff * 6 + shape.d_model * 8) * BYTES[settings.run.dtype]
@@ -137,32 +115,8 @@ def plan_phase(job: Job, stage: Stage) -> Plan:
         seconds,
         memory,
         _over_budget(settings, device, seconds, memory),
+        shape.reason if isinstance(shape, UnknownShape) else "",
     )
-
-
-def model_shape(choice: ModelChoice) -> ModelShape | None:
-    """Sizes of a local model, or of a hub model whose config.json is cached; None where they are not known here."""
-    path = Path(choice.hf_id).expanduser() / "config.json"
-    if not path.is_file():
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(choice.hf_id, "config.json") if choice.hf_id.count("/") == 1 else None
-        if not isinstance(cached, str):
-            return None
-        path = Path(cached)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        heads = config["num_attention_heads"]
-        return ModelShape(
-            config["num_hidden_layers"],
-            config["hidden_size"],
-            config["intermediate_size"],
-            heads,
-            config.get("num_key_value_heads") or heads,
-            config["vocab_size"],
-        )
-    except (ValueError, KeyError, TypeError):
-        return None
 
 
 def _upstream(job: Job, phase_id: str) -> str:
@@ -190,7 +144,7 @@ def plan_lines(plan: Plan, job: Job) -> list[str]:
     if plan.n_passes and not plan.n_windows:
         cost = f"{plan.n_passes} passes over every question; cost unknown (the data set is not on this machine)"
     elif plan.n_passes and not known:
-        cost += "; cost unknown (the model's config.json is not on this machine)"
+        cost += f"; cost unknown ({plan.unknown})"
     elif known:
         run = job.settings.run
         cost += (

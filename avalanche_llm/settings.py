@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from avalanche_llm.errors import ConfigError
 
 ModelRole = Literal["BASE", "INSTRUCT"]
+GstarMethod = Literal["btot_near_one", "excess_peak", "mr_near_one"]
 SpikeDef = Literal["SPIKE_ONE_SIDED_POS", "SPIKE_TWO_SIDED_ABS"]
 
 
@@ -62,7 +63,7 @@ class Pipeline(_Section):
     seq_len_tokens: Annotated[Whole, Field(ge=2, le=65535)]
     burn_in_tokens: Annotated[Whole, Field(ge=0)]
     batch_windows: Count
-    gstar_method: Literal["btot_near_one"]
+    gstar_method: GstarMethod
 
     @model_validator(mode="after")
     def _leaves_tokens(self) -> "Pipeline":

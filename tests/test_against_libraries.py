@@ -1,13 +1,17 @@
-"""The same data through the libraries people trust: `powerlaw` with its reference data sets, and scipy.
+"""The same data through the libraries people trust: `powerlaw` with its reference data sets, scipy, cc3d and mrestimator.
 
-`mrestimator` and `cc3d` are not among the locked dependencies and are left out.
+The ARC scores are compared elsewhere, with a loop over single choices on the plain model (test_choices.py, test_arc.py):
+lm-evaluation-harness brings ten packages that nothing else needs.
 """
 
 import warnings
 from pathlib import Path
 
+import cc3d
+import mrestimator
 import numpy as np
 import pytest
+from jaxtyping import Int64
 from scipy import ndimage, optimize, stats
 from scipy.sparse import csgraph, csr_matrix
 
@@ -98,6 +102,24 @@ def test_components_are_those_of_scipy_sequence_by_sequence(adjacency_id: str, c
         assert sorted(zip(*(column[mine].tolist() for column in columns), strict=True)) == expected
 
 
+@pytest.mark.parametrize(("adjacency_id", "connectivity"), [("ADJ_4N", 4), ("ADJ_8N", 8)])
+def test_component_statistics_are_those_of_cc3d(adjacency_id: str, connectivity: int) -> None:
+    """Sites and corners of every component, from a two-pass union-find that shares no code with scipy."""
+    counts = site_percolation(Shape(8, 30, 50), adjacency_id, seed=11).counts
+    x = occupancy(counts)
+    found = avalanches(x, counts, adjacency_id=adjacency_id, max_per_sequence=1200)
+    for seq in range(len(x)):
+        statistics = cc3d.statistics(cc3d.connected_components(x[seq], connectivity=connectivity))
+        expected = sorted(
+            (int(sites), layers.start, layers.stop - 1, tokens.start, tokens.stop - 1)
+            for sites, (layers, tokens) in zip(statistics["voxel_counts"][1:], statistics["bounding_boxes"][1:], strict=True)
+        )  # entry 0 is the empty sites
+        columns = (found.n_sites, found.l_min, found.l_max, found.t_min, found.t_max)
+        mine = found.seq_id == seq
+        assert sorted(zip(*(column[mine].tolist() for column in columns), strict=True)) == expected
+        assert len(expected) > 20
+
+
 def test_labels_are_the_connected_components_of_the_graph_of_sites() -> None:
     """A second algorithm, scipy.sparse.csgraph, on percolation at its threshold: the same partition of the sites."""
     x = occupancy(site_percolation(Shape(3, 40, 50), "ADJ_4N", seed=2).counts)
@@ -164,3 +186,53 @@ def test_multistep_regression_is_the_fit_of_scipy_to_slopes_of_linregress() -> N
     np.testing.assert_allclose(found.slopes, slopes, atol=1e-10)
     (m, b), _ = optimize.curve_fit(lambda k, m, b: b * m**k, np.arange(1.0, 21.0), slopes, p0=(0.8, 0.5))
     assert (found.m, found.b) == pytest.approx((m, b), abs=1e-5)
+
+
+def activity_of(m: float, *, seen: float, seed: int) -> Int64[np.ndarray, "trial time"]:
+    """Branching with immigration, subsampled: 50 trials of 300 steps."""
+    simulated = branching_process(Shape(50, 1, 300), m, immigration=50.0, seen=seen, seed=seed)
+    return simulated.counts.sum(axis=1, dtype=np.int64)
+
+
+def library_fit(activity: np.ndarray, method: str) -> mrestimator.FitResult:
+    """mrestimator over lags 1 to 20 with its own bootstrap over trials, and 95 % intervals."""
+    slopes = mrestimator.coefficients(activity.astype(float), method=method, steps=(1, 20), numboot=300, seed=12)
+    return mrestimator.fit(
+        slopes, fitfunc=mrestimator.f_exponential, numboot=300, quantiles=np.array([0.025, 0.975]), seed=13
+    )
+
+
+@pytest.mark.parametrize(("m", "seen"), [(0.6, 1.0), (0.9, 0.2), (0.98, 0.1)])
+def test_m_lies_in_the_interval_of_mrestimator(m: float, seen: float) -> None:
+    """Stationary activity, so that the library's one mean and ours at every time are the same: m to a part in a thousand."""
+    activity = activity_of(m, seen=seen, seed=9)
+    found = multistep_regression(activity, k_max=20)
+    other = library_fit(activity, "stationarymean")
+    low, high = other.mrequantiles
+    assert low < found.m < high
+    assert high - low < 0.1
+    assert found.m == pytest.approx(other.mre, abs=1e-3)
+
+
+def test_slopes_are_those_of_mrestimator_on_deviations() -> None:
+    """Given what is left of the activity when the mean of every time is gone: the library's regressions, lag by lag."""
+    activity = activity_of(0.9, seen=0.2, seed=9)
+    slopes = mrestimator.coefficients(activity - activity.mean(axis=0), method="stationarymean", steps=(1, 20), numboot=0)
+    np.testing.assert_allclose(multistep_regression(activity, k_max=20).slopes, slopes.coefficients, atol=2e-3)
+
+
+def test_m_differs_on_purpose_where_all_trials_share_a_profile() -> None:
+    """We remove the mean over trials at every time, the library one mean (stationarymean) or one a trial (trialseparated).
+
+    A profile that all trials share, as after the first token, is no memory; one mean leaves it in and takes it for slow decay.
+    One mean a trial is the bias of short trials, towards smaller m (Marriott and Pope 1954, Biometrika 41, 390). Both
+    methods of the library are those of Spitzner et al. 2021, PLOS ONE 16, e0249447. m is 0.8 here.
+    """
+    plain = activity_of(0.8, seen=0.2, seed=10)
+    profile = np.rint(100 * np.exp(-np.arange(300) / 100)).astype(np.int64)
+    ours = [multistep_regression(activity, k_max=20) for activity in (plain, plain + profile)]
+    assert ours[0].m == pytest.approx(ours[1].m, abs=1e-9)
+    assert ours[0].m == pytest.approx(0.8, abs=0.02)
+    assert library_fit(plain + profile, "stationarymean").mre > 0.9
+    short = plain[:, :60]
+    assert library_fit(short, "trialseparated").mre < multistep_regression(short, k_max=20).m - 0.05

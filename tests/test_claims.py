@@ -93,6 +93,23 @@ def test_signatures_agree_only_with_a_crossing(job: Job) -> None:
     assert signatures(job, ["bracketed", "grid_edge"], [False, True]).verdict == "not supported"
 
 
+@pytest.mark.parametrize(
+    ("method", "title"),
+    [
+        ("btot_near_one", "b_tot crosses one inside the gain grid"),
+        ("excess_peak", "delta_b_tot peaks inside the gain grid"),
+        ("mr_near_one", "m along tokens crosses one inside the gain grid"),
+    ],
+)
+def test_crossing_is_claimed_of_what_the_method_looks_at(method: str, title: str, config: Path, tmp_path: Path) -> None:
+    job = tiny.job_of(config, tmp_path, gstar_method=method)
+    found = sheet(status=["bracketed", "grid_edge"], distance=[0.2, 0.1], gstar=[0.9, 1.3])
+    claim = decide(claims_on_a._crossing, job, **{SELECTIONS: found})
+    assert claim.title == title
+    assert str(claim.sentence).startswith(f"{title.removesuffix('inside the gain grid')}at the selected gain in 1 of 2 cells")
+    assert claim.verdict == "mixed"
+
+
 def ablations(job: Job, g: float) -> Claim:
     rows = [
         {"spike_def_id": cell[0], "target_rate": cell[1], "g_condition": "gstar", "g": g, "intervention_id": name, "b_tot": b_tot}

@@ -52,6 +52,7 @@ GPT2 = {
     "n_inner": D_FF,
     "initializer_range": 0.2,
 }
+NEOX = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
 OPT = {
     **TOKEN_IDS,
     **HEADS,
@@ -62,6 +63,7 @@ OPT = {
     "word_embed_proj_dim": D_MODEL,
     "init_std": 0.2,
 }
+BLOOM = {**COMMON, "n_layer": N_LAYERS, "n_head": N_HEADS}
 FALCON = {**COMMON, **HEADS, "ffn_hidden_size": D_FF}
 VISION = {
     "hidden_size": 16,
@@ -77,8 +79,8 @@ VISION = {
 class Case:
     """A config, and where its block shows the residual stream: modules whose input is the stream at that point.
 
-    after_attn is None where attention and MLP read the same stream and are added to it together. after_mlp is None where the
-    layer returns that sum.
+    before_attn is None where attention is added to what the layer is given, after_attn where attention and MLP read the same
+    stream and are added to it together, after_mlp where the layer returns that sum.
     """
 
     model_type: str
@@ -86,13 +88,21 @@ class Case:
     after_attn: str | None = "post_attention_layernorm"
     before_mlp: str | None = None
     after_mlp: str | None = None
+    before_attn: str | None = None
     d_ff: int = D_FF
     multiplier: float = 1.0
 
 
 GEMMA3 = {"text_config": GEMMA, "vision_config": VISION, "mm_tokens_per_image": 4, **TOKEN_IDS}
 CASES = {
-    "bloom": Case("bloom", {**COMMON, "n_layer": N_LAYERS, "n_head": N_HEADS}, d_ff=4 * D_MODEL),
+    "bloom": Case("bloom", BLOOM, d_ff=4 * D_MODEL),
+    "bloom, norm before the residual": Case(
+        "bloom",
+        {**BLOOM, "apply_residual_connection_post_layernorm": True},
+        before_mlp="mlp",
+        before_attn="self_attention.query_key_value",
+        d_ff=4 * D_MODEL,
+    ),
     "falcon": Case("falcon", FALCON, None),
     "falcon, new decoder": Case("falcon", {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}, None),
     "falcon, sequential": Case("falcon", {**FALCON, "parallel_attn": False, "multi_query": False, "alibi": True, "bias": True}),
@@ -101,8 +111,8 @@ CASES = {
     "gemma3": Case("gemma3", GEMMA3, "pre_feedforward_layernorm"),
     "gemma3_text": Case("gemma3_text", GEMMA, "pre_feedforward_layernorm"),
     "gpt2": Case("gpt2", GPT2, "ln_2"),
-    "gpt_neox": Case("gpt_neox", LLAMA, None),
-    "gpt_neox, sequential": Case("gpt_neox", {**LLAMA, "use_parallel_residual": False}),
+    "gpt_neox": Case("gpt_neox", NEOX, None),
+    "gpt_neox, sequential": Case("gpt_neox", {**NEOX, "use_parallel_residual": False}),
     "granite": Case("granite", {**LLAMA, "residual_multiplier": 0.22}, multiplier=0.22),
     "llama": Case("llama", LLAMA),
     "mistral": Case("mistral", LLAMA),
@@ -166,7 +176,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 Stream = list[dict[str, torch.Tensor]]
-"""Of every layer: h_in, before_mlp, after_attn (where there is such a point), after_mlp, and what the layer returns."""
+"""Of every layer: h_in, before_attn, after_attn (where there is such a point), before_mlp, after_mlp, what the layer returns."""
 
 
 @contextmanager
@@ -179,7 +189,12 @@ def tracing(model: LoadedModel, case: Case) -> Iterator[Stream]:
         stream[layer][name] = tensor.reshape((*TOKENS.shape, -1)).clone()
 
     for index, layer in enumerate(model.layers):
-        points = {"after_attn": case.after_attn, "before_mlp": case.before_mlp or case.after_attn, "after_mlp": case.after_mlp}
+        points = {
+            "before_attn": case.before_attn,
+            "after_attn": case.after_attn,
+            "before_mlp": case.before_mlp or case.after_attn,
+            "after_mlp": case.after_mlp,
+        }
         handles.append(layer.register_forward_pre_hook(lambda _, given, at=index: keep(at, "h_in", given)))
         for point, name in points.items():
             if name is not None:
@@ -200,6 +215,7 @@ def streams(made: Made, plan: GainPlan) -> Stream:
     for of_layer in stream:
         of_layer.setdefault("after_mlp", of_layer["h_out"])
         of_layer.setdefault("before_mlp", of_layer["h_in"])
+        of_layer.setdefault("before_attn", of_layer["h_in"])
     return stream
 
 
@@ -279,8 +295,8 @@ def test_attentions_contribution_to_the_stream_scales_by_the_gain(gain: float, m
     parallel = made.case.after_attn is None
     point = "after_mlp" if parallel else "after_attn"
     plain, doubled, scaled = (streams(made, gain_in(1, "ATTN", g))[1] for g in (1.0, 2.0, gain))
-    assert torch.equal(plain["h_in"], scaled["h_in"])
-    before, added = plain["h_in"].double(), doubled[point].double() - plain[point].double()
+    assert torch.equal(plain["before_attn"], scaled["before_attn"])
+    before, added = plain["before_attn"].double(), doubled[point].double() - plain[point].double()
     rest = contribution_of_mlp(made) if parallel else torch.zeros_like(added)
     size = plain[point].abs() + scaled[point].abs() + before.abs() + added.abs() + rest.abs()
     assert ((scaled[point].double() - before - rest - gain * (plain[point].double() - before - rest)).abs() <= 8 * EPS * size).all()

@@ -1,7 +1,10 @@
 """Choosing g*: the published rule, its ties, its status, its interval, and what may not enter."""
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -11,11 +14,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avalanche_llm.canon import load_canon
+from avalanche_llm.cli import GSTAR_METHODS, main
 from avalanche_llm.errors import SchemaError
 from avalanche_llm.metrics.branching import branching
-from avalanche_llm.metrics.gstar import choose_gstar, crossing_status, nearest_to_one, refuse_task_metrics
+from avalanche_llm.metrics.gstar import (
+    CRITERIA,
+    GstarChoice,
+    choose_gstar,
+    crossing_status,
+    largest,
+    nearest_to_one,
+    peak_status,
+    refuse_task_metrics,
+)
+from avalanche_llm.metrics.regression import multistep_regression
 from avalanche_llm.phases.select_gstar import choose_all, sums_from_rows
-from avalanche_llm.settings import Statistics
+from avalanche_llm.settings import GstarMethod, Statistics
+from avalanche_llm.simulate.cascade import branching_process
+from avalanche_llm.simulate.truth import Shape
 
 GAINS = np.array([0.8, 0.9, 1.0, 1.1, 1.2])
 NAN = float("nan")
@@ -30,6 +46,14 @@ def chosen(b_tot: Sequence[float], gains: np.ndarray = GAINS) -> float:
 def status(b_tot: Sequence[float]) -> str:
     values = np.array(b_tot, dtype=float)
     return crossing_status(values, int(nearest_to_one(GAINS, values)))
+
+
+def by_b_tot(b_tot: np.ndarray, replicates: np.ndarray) -> GstarChoice:
+    return choose_gstar(GAINS, b_tot, b_tot, replicates, "btot_near_one")
+
+
+def by_rule(frame: pd.DataFrame, statistics: Statistics, method: GstarMethod = "btot_near_one") -> list[dict[str, Any]]:
+    return choose_all(frame, statistics, method, {})
 
 
 @pytest.mark.parametrize(
@@ -87,9 +111,10 @@ def test_crossing_status_says_whether_b_tot_crosses_one_beside_the_choice(b_tot:
 def test_choose_gstar_reports_distance_interval_and_shares() -> None:
     b_tot = np.array([0.2, 0.6, 0.9, 1.3, 1.6])
     replicates = np.array([[0.2, 0.6, 0.9, 1.3, 1.6]] * 60 + [[0.2, 0.95, 1.4, 1.8, 2.0]] * 38 + [[NAN] * 5] * 2)
-    found = choose_gstar(GAINS, b_tot, replicates)
+    found = by_b_tot(b_tot, replicates)
     assert (found.gstar, found.b_tot, found.status) == (1.0, 0.9, "bracketed")
     assert found.distance == pytest.approx(0.1)
+    assert found.criterion == 0.9
     assert (found.ci_low, found.ci_high) == (0.9, 1.0)
     assert found.n_valid_replicates == 98
     assert found.bootstrap_share == {"0.9": pytest.approx(38 / 98), "1": pytest.approx(60 / 98)}
@@ -97,14 +122,14 @@ def test_choose_gstar_reports_distance_interval_and_shares() -> None:
 
 def test_choose_gstar_interval_holds_gains_of_the_grid_only() -> None:
     rng = np.random.default_rng(0)
-    found = choose_gstar(GAINS, np.array([0.5, 0.7, 0.9, 1.2, 1.4]), rng.uniform(0.5, 1.5, (101, 5)))
+    found = by_b_tot(np.array([0.5, 0.7, 0.9, 1.2, 1.4]), rng.uniform(0.5, 1.5, (101, 5)))
     assert {found.ci_low, found.ci_high} <= set(GAINS.tolist())
     assert sum(found.bootstrap_share.values()) == pytest.approx(1)
 
 
 def test_choose_gstar_of_silent_rasters_is_an_error() -> None:
     with pytest.raises(SchemaError, match="b_tot is undefined at every gain") as caught:
-        choose_gstar(GAINS, np.full(5, NAN), np.full((3, 5), NAN))
+        by_b_tot(np.full(5, NAN), np.full((3, 5), NAN))
     assert caught.value.exit_code == 2
 
 
@@ -143,14 +168,14 @@ def test_refuse_task_metrics_lets_branching_pass_and_nothing_else() -> None:
 
 def test_choose_all_refuses_a_task_metric_among_its_inputs(statistics: Statistics) -> None:
     with pytest.raises(SchemaError, match="remove accuracy"):
-        choose_all(sums().assign(accuracy=0.5), statistics)
+        by_rule(sums().assign(accuracy=0.5), statistics)
 
 
 def test_choose_all_chooses_in_every_cell_whatever_the_order_of_the_rows(statistics: Statistics) -> None:
     frame = sums()
-    found = choose_all(frame, statistics)
+    found = by_rule(frame, statistics)
     assert [row["target_rate"] for row in found] == [0.001, 0.002]
-    assert choose_all(frame.sample(frac=1, random_state=3), statistics) == found
+    assert by_rule(frame.sample(frac=1, random_state=3), statistics) == found
     for row in found:
         cell = frame[frame["target_rate"] == row["target_rate"]]
         totals = cell.groupby("g")[["time_pairs", "depth_pairs", "n_sites"]].sum()
@@ -164,7 +189,7 @@ def test_choose_all_resamples_the_same_sequences_at_every_gain(statistics: Stati
     """The same rows at every gain give the same b_tot in every replicate, so the tie always goes to the gain nearest 1."""
     one = sums(rates=(0.001,)).query("g == 1.0")
     frame = pd.concat([one.assign(g=gain) for gain in GAINS])
-    (found,) = choose_all(frame, statistics)
+    (found,) = by_rule(frame, statistics)
     assert found["bootstrap_share"] == {"1": 1.0}
     assert (found["ci_low"], found["ci_high"]) == (1.0, 1.0)
 
@@ -176,3 +201,145 @@ def test_sums_from_rows_has_gains_before_sequences() -> None:
     totals = frame.groupby("g")[["time_pairs", "depth_pairs", "n_sites"]].sum()
     expected = (totals["time_pairs"] + totals["depth_pairs"]) / totals["n_sites"]
     np.testing.assert_allclose(branching(found).b_tot, expected)
+
+
+# --- the other methods
+
+
+def test_every_method_of_the_registry_is_one_of_the_config_and_of_the_command_line() -> None:
+    assert load_canon()["ENUM.GSTAR_METHOD"] == GSTAR_METHODS == get_args(GstarMethod) == tuple(CRITERIA)
+
+
+@pytest.mark.parametrize(
+    ("excess", "expected", "status"),
+    [
+        ([0.1, 0.2, 0.3, 0.2, 0.1], 1.0, "bracketed"),
+        ([0.1, 0.4, 0.3, 0.2, 0.1], 0.9, "bracketed"),
+        ([0.1, 0.2, 0.3, 0.4, 0.5], 1.2, "grid_edge"),
+        ([0.2, 0.2, 0.2, 0.2, 0.2], 1.0, "no_crossing"),  # flat: the gain nearest 1, but no peak
+        ([0.1, 0.3, 0.1, 0.3, 0.1], 0.9, "bracketed"),  # a tie of two peaks: the smaller
+        ([-0.3, -0.2, -0.1, -0.2, -0.3], 1.0, "no_crossing"),  # less than chance everywhere
+        ([NAN, NAN, 0.3, 0.2, 0.1], 1.0, "no_crossing"),  # a silent neighbour proves nothing
+    ],
+)
+def test_largest_is_the_peak_and_its_status_says_whether_it_is_one(excess: list[float], expected: float, status: str) -> None:
+    values = np.array(excess)
+    chosen = int(largest(GAINS, values))
+    assert GAINS[chosen] == expected
+    assert peak_status(values, chosen) == status
+
+
+def test_largest_is_minus_one_where_everything_is_silent() -> None:
+    assert largest(GAINS, np.array([[NAN] * 5, [NAN, 0.1, 0.2, 0.1, NAN]])).tolist() == [-1, 2]
+
+
+def test_choose_all_by_the_peak_of_the_excess(statistics: Statistics) -> None:
+    """b_tot rises with the gain, its null more steeply beyond 1.1: the excess peaks where b_tot is not nearest one."""
+    frame = sums(n_seq=8)
+    frame["perm_time_pairs"] = frame["n_sites"] * (4 * (frame["g"] - 1.1).clip(lower=0))
+    for row in by_rule(frame, statistics, "excess_peak"):
+        cell = frame[frame["target_rate"] == row["target_rate"]].groupby("g").sum()
+        excess = (cell["time_pairs"] + cell["depth_pairs"] - cell["perm_time_pairs"] - cell["perm_depth_pairs"]) / cell["n_sites"]
+        b_tot = (cell["time_pairs"] + cell["depth_pairs"]) / cell["n_sites"]
+        assert row["gstar"] == excess.idxmax() == 1.1
+        assert row["criterion"] == pytest.approx(excess.max())
+        assert row["status"] == "bracketed"
+        assert (row["b_tot"], row["distance"]) == pytest.approx((b_tot[1.1], abs(b_tot[1.1] - 1)))
+        assert row["gstar"] != (b_tot - 1).abs().idxmin()
+        assert row["ci_low"] <= 1.1 <= row["ci_high"]
+
+
+def test_choose_all_by_m_takes_the_gain_of_the_process_nearest_one(statistics: Statistics) -> None:
+    """Branching processes of known m, whose activity the sums know nothing of."""
+    truth = dict(zip(GAINS, (0.5, 0.7, 0.8, 0.95, 0.6), strict=True))
+    activity = np.stack(
+        [
+            branching_process(Shape(20, 1, 300), m, immigration=20.0, seen=0.3, seed=5).counts.sum(axis=1, dtype=np.int64)
+            for m in truth.values()
+        ]
+    )
+    (row,) = choose_all(sums(n_seq=20, rates=(0.001,)), statistics, "mr_near_one", {tuple(ROW.values()): activity})
+    assert row["gstar"] == 1.1
+    assert row["criterion"] == pytest.approx(multistep_regression(activity[3], k_max=20).m)
+    assert row["criterion"] == pytest.approx(0.95, abs=0.02)
+    assert row["status"] == "no_crossing"  # m stays below one on both sides
+    assert (row["ci_low"], row["ci_high"]) == (1.1, 1.1)
+    assert row["n_valid_replicates"] == statistics.bootstrap_reps
+
+
+def test_choose_all_by_m_stops_where_no_gain_has_a_memory(statistics: Statistics) -> None:
+    activity = np.random.default_rng(0).poisson(1.0, size=(5, 6, 300)).astype(np.int64)
+    with pytest.raises(SchemaError, match=r"^SPIKE_ONE_SIDED_POS at target rate 0.001: m is not available at any gain: no memory along tokens .*; use btot_near_one") as caught:
+        choose_all(sums(rates=(0.001,)), statistics, "mr_near_one", {tuple(ROW.values()): activity})
+    assert caught.value.exit_code == 2
+
+
+def selections_of(runs: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tiny.run_of(runs, "S02B") / "results" / "gstar.json").read_bytes())
+    return found
+
+
+def runs_on_grid(pipeline: Path, runs: Path) -> Path:
+    """The shared runs but for their selection."""
+    shutil.copytree(pipeline, runs, ignore=shutil.ignore_patterns("RUN_S02B_*"))
+    return runs
+
+
+def test_the_peak_of_the_excess_is_chosen_on_the_same_grid_and_measured(pipeline: Path, model_folder: Path, tmp_path: Path) -> None:
+    runs = runs_on_grid(pipeline, tmp_path / "runs")
+    config = tiny.write_config(tmp_path / "c.yaml", model_folder)
+    arguments = ["--config", str(config), "--runs_dir", str(runs)]
+    assert main(["phase2_select_gstar", *arguments, "--gstar_method", "excess_peak"]) == 0
+    chosen, published = selections_of(runs), selections_of(pipeline)
+    assert chosen["method"] == "excess_peak"
+    assert chosen["inputs"] == published["inputs"]
+    metrics = pd.read_parquet(tiny.run_of(runs, "S02") / "results" / "metrics.parquet").set_index("g")
+    assert len(chosen["selections"]) == 4
+    for row, other in zip(chosen["selections"], published["selections"], strict=True):
+        assert row.keys() == other.keys()
+        cell = metrics[(metrics["spike_def_id"] == row["spike_def_id"]) & (metrics["target_rate"] == row["target_rate"])]
+        assert row["gstar"] == cell["delta_b_tot"].idxmax()
+        assert row["criterion"] == pytest.approx(cell["delta_b_tot"].max())
+        assert row["b_tot"] == pytest.approx(cell.loc[row["gstar"], "b_tot"])
+    assert main(["phase3_extract_rasters", "--config", str(config), "--runs_dir", str(runs)]) == 3  # another method: another run
+    again = tiny.write_config(tmp_path / "peak.yaml", model_folder, pipeline__gstar_method="excess_peak")
+    assert main(["phase3_extract_rasters", "--config", str(again), "--runs_dir", str(runs)]) == 0
+    conditions = pd.read_parquet(tiny.run_of(runs, "S03") / "results" / "metrics.parquet")
+    assert {row["gstar"] for row in chosen["selections"]} <= set(conditions["g"])
+
+
+def test_m_nearest_one_is_chosen_from_the_events_of_the_grid(model_folder: Path, tmp_path: Path) -> None:
+    """m of every gain counted a second time, from the events and thresholds as they are stored."""
+    changes: dict[str, Any] = {"events__target_rates": [0.05, 0.2], "pipeline__gstar_method": "mr_near_one"}
+    config, runs = tiny.write_config(tmp_path / "c.yaml", model_folder, **changes), tmp_path / "runs"
+    for phase in (*tiny.PHASES, "phase3_extract_rasters"):
+        assert main([phase, "--config", str(config), "--runs_dir", str(runs)]) == 0
+    grid = tiny.run_of(runs, "S02") / "results"
+    events = pd.read_parquet(grid / "activation_events.parquet").merge(pd.read_parquet(grid / "tau_rate_matched.parquet"))
+    size = events["z"].where(events["spike_def_id"] == "SPIKE_ONE_SIDED_POS", events["z"].abs())
+    counted = events[size > events["tau"]].groupby(["spike_def_id", "target_rate", "g", "seq_id", "token"]).size()
+    chosen = selections_of(runs)
+    assert chosen["method"] == "mr_near_one"
+    assert {"z", "tau"} < set(chosen["inputs"])
+    assert {"accuracy", "nll_mean", "ppl", "achieved_rate"}.isdisjoint(chosen["inputs"])
+    index = pd.MultiIndex.from_product([range(tiny.N_WINDOWS), range(tiny.SEQ_LEN)])
+    for row in chosen["selections"]:
+        of_cell = counted[row["spike_def_id"], row["target_rate"]]
+        m = {}
+        for gain in tiny.GAINS:
+            activity = of_cell[gain].reindex(index, fill_value=0).to_numpy().reshape(tiny.N_WINDOWS, tiny.SEQ_LEN)
+            m[gain] = multistep_regression(activity, k_max=20).m
+        distance = {gain: abs(value - 1) for gain, value in m.items() if not np.isnan(value)}
+        assert row["gstar"] == min(distance, key=distance.__getitem__)
+        assert row["criterion"] == pytest.approx(m[row["gstar"]], rel=1e-9)
+
+
+def test_selection_by_m_stops_where_the_events_hold_no_memory(
+    pipeline: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So few events of a random model; the grid is left as it is for another method."""
+    runs = runs_on_grid(pipeline, tmp_path / "runs")
+    arguments = ["--config", str(tiny.write_config(tmp_path / "c.yaml", model_folder)), "--runs_dir", str(runs)]
+    assert main(["phase2_select_gstar", *arguments, "--gstar_method", "mr_near_one"]) == 2
+    assert "at target rate 0.002: m is not available at any gain" in capsys.readouterr().err
+    assert main(["phase2_select_gstar", *arguments]) == 0

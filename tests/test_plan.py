@@ -1,6 +1,5 @@
 """The plan of a phase: the run it would make, what it would read, and what it would cost; and that nothing is made."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,7 @@ import pytest
 import tiny
 
 from avalanche_llm.phases.job import Job
-from avalanche_llm.plan import ModelShape, Plan, model_shape, plan_lines, plan_phase
-from avalanche_llm.settings import ModelChoice
+from avalanche_llm.plan import Plan, plan_lines, plan_phase
 from avalanche_llm.stages import stages
 
 COUNTED = ("PHASE1_CALIBRATE", "PHASE2_GAIN_GRID", "PHASE2_SELECT_GSTAR")
@@ -18,48 +16,6 @@ COUNTED = ("PHASE1_CALIBRATE", "PHASE2_GAIN_GRID", "PHASE2_SELECT_GSTAR")
 
 def plan_of(job: Job, phase_id: str) -> Plan:
     return plan_phase(job, stages()[phase_id])
-
-
-def config_json(folder: Path, text: str) -> ModelChoice:
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(text, encoding="utf-8")
-    return ModelChoice(hf_id=str(folder))
-
-
-def test_model_shape_counts_the_weights_of_the_model(model_folder: Path) -> None:
-    shape = model_shape(ModelChoice(hf_id=str(model_folder)))
-    assert shape is not None
-    model = tiny.llama()
-    matrices = [parameter.numel() for name, parameter in model.named_parameters() if ".layers." in name and parameter.ndim == 2]
-    assert shape.layer_weights == sum(matrices)
-    assert shape.all_weights == sum(matrices) + model.get_input_embeddings().weight.numel()
-
-
-def test_model_shape_of_a_published_model_gives_its_size() -> None:
-    """Qwen2.5-7B: 7.61 billion parameters, 6.53 billion without both embeddings (its model card)."""
-    shape = ModelShape(n_layers=28, d_model=3584, d_ff=18944, n_heads=28, n_kv_heads=4, vocab=152064)
-    assert shape.layer_weights == pytest.approx(6.53e9, rel=0.005)
-    assert shape.all_weights + 152064 * 3584 == pytest.approx(7.61e9, rel=0.005)
-
-
-def test_flops_of_a_pass_by_hand() -> None:
-    shape = ModelShape(n_layers=2, d_model=4, d_ff=8, n_heads=2, n_kv_heads=1, vocab=10)
-    weights = 2 * (4 * 4 * (1 + 0.5 + 0.5 + 1) + 3 * 4 * 8)
-    assert shape.layer_weights == weights
-    assert shape.flops(6, seq_len=3) == 6 * (2 * weights + 4 * 2 * 4 * 3)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"num_attention_heads": 4}'])
-def test_model_shape_is_unknown_where_the_config_does_not_give_it(text: str, tmp_path: Path) -> None:
-    assert model_shape(config_json(tmp_path / "model", text)) is None
-    assert model_shape(ModelChoice(hf_id="nobody/nothing")) is None
-
-
-def test_model_shape_without_grouped_heads(tmp_path: Path) -> None:
-    sizes = {"num_hidden_layers": 1, "hidden_size": 4, "intermediate_size": 8, "num_attention_heads": 2, "vocab_size": 10}
-    for kv in ({}, {"num_key_value_heads": None}, {"num_key_value_heads": 2}):
-        shape = model_shape(config_json(tmp_path / "model", json.dumps(sizes | kv)))
-        assert shape == ModelShape(1, 4, 8, 2, 2, 10)
 
 
 def test_plan_phase_names_the_run_and_the_upstream_that_a_run_would_have(pipeline: Path, config: Path) -> None:
@@ -118,4 +74,14 @@ def test_plan_lines_are_what_a_person_reads(pipeline: Path, config: Path, tmp_pa
     unknown = tiny.job_of(config, tmp_path, model_id="nobody/nothing")
     assert plan_lines(plan_of(unknown, "PHASE1_CALIBRATE"), unknown)[4].endswith(
         "cost unknown (the model's config.json is not on this machine)"
+    )
+
+
+def test_plan_lines_say_why_a_cost_is_unknown(config: Path, tmp_path: Path) -> None:
+    """A model that is here but gives no sizes is not one that is absent."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 2}', encoding="utf-8")
+    job = tiny.job_of(config, tmp_path / "runs", model_id=str(tmp_path))
+    assert plan_lines(plan_of(job, "PHASE1_CALIBRATE"), job)[4].endswith(
+        "cost unknown (the model's config.json gives no positive whole number for hidden_size or n_embd or n_embed; "
+        "intermediate_size or ffn_dim or ffn_hidden_size or n_inner; num_attention_heads or n_head; vocab_size)"
     )

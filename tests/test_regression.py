@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from avalanche_llm.metrics.regression import multistep_regression
+from avalanche_llm.metrics.regression import multistep_regression, multistep_replicates
+from avalanche_llm.metrics.stats import bootstrap_weights
 
 
 def driven_branching(m: float, *, trials: int, times: int, seed: int, mean: float = 1e4) -> np.ndarray:
@@ -108,3 +109,30 @@ def test_multistep_regression_leaves_its_input_alone() -> None:
     before = activity.copy()
     multistep_regression(activity, k_max=5)
     np.testing.assert_array_equal(activity, before)
+
+
+def test_multistep_replicates_are_regressions_of_the_drawn_trials() -> None:
+    activity = np.random.default_rng(1).binomial(driven_branching(0.9, trials=30, times=200, seed=8), 1e-2)
+    weights = bootstrap_weights(30, reps=25, seed=2)
+    found = multistep_replicates(activity, weights, k_max=20)
+    expected = [multistep_regression(np.repeat(activity, drawn, axis=0), k_max=20).m for drawn in weights]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert found.std() > 1e-3
+    (whole,) = multistep_replicates(activity, np.ones((1, 30), dtype=np.int64), k_max=20)
+    assert whole == pytest.approx(multistep_regression(activity, k_max=20).m, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "activity",
+    [
+        np.random.default_rng(3).poisson(2.0, size=(30, 200)),  # no memory
+        np.tile(np.arange(200), (30, 1)),  # the same in every trial
+        np.tile([5, 0], (30, 100)) + np.random.default_rng(4).integers(0, 2, size=(30, 1)) * np.tile([3, -3], 100),
+        np.random.default_rng(5).poisson(2.0, size=(30, 21)),  # too short for 20 lags
+        np.ones((1, 200), dtype=np.int64),
+    ],
+    ids=["no memory", "no variation", "alternation", "short", "one trial"],
+)
+def test_multistep_replicates_have_no_m_where_the_regression_has_none(activity: np.ndarray) -> None:
+    assert np.isnan(multistep_regression(activity, k_max=20).m)
+    assert np.isnan(multistep_replicates(activity, np.ones((2, len(activity)), dtype=np.int64), k_max=20)).all()

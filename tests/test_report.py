@@ -443,7 +443,7 @@ def test_cautions_count_what_the_artifacts_say(job: Job, evidence: Evidence) -> 
     assert (density.k, density.n) == (int((frame["b_tot_perm"] / frame["b_tot"] > 0.5).sum()), len(frame))
     statuses = [row["status"] for row in evidence.sides[0].selections]
     missed = sum(status != "bracketed" for status in statuses)
-    assert ("g* is no crossing" in found) == bool(missed)
+    assert ("g* locates nothing" in found) == bool(missed)
     errors = evidence.sides[0].frame("PHASE3_EXTRACT_RASTERS", "metrics")["heldout_rate_max_rel_err"]
     held_out = found["Event rates do not hold on held-out windows of data set A"]
     assert (held_out.k, held_out.n) == (int((errors > 0.02).sum()), len(errors))
@@ -451,12 +451,23 @@ def test_cautions_count_what_the_artifacts_say(job: Job, evidence: Evidence) -> 
     assert ("Some checks do not hold" in found) == bool(failed)
 
 
+@pytest.mark.parametrize(
+    ("method", "missed"),
+    [
+        ("btot_near_one", "b_tot does not cross one at the chosen gain, which is only the gain of the grid with b_tot nearest one"),
+        ("excess_peak", "delta_b_tot does not peak at the chosen gain, which is only the gain of the grid with the largest delta_b_tot"),
+        ("mr_near_one", "m along tokens does not cross one at the chosen gain, which is only the gain of the grid with m along tokens"),
+    ],
+)
 @pytest.mark.parametrize(("statuses", "k"), [(["bracketed"] * 4, 0), (["bracketed", "grid_edge", "no_crossing", "grid_edge"], 3)])
-def test_cautions_name_every_gstar_that_is_no_crossing(job: Job, evidence: Evidence, statuses: list[str], k: int) -> None:
+def test_cautions_name_every_gstar_that_locates_nothing(
+    job: Job, evidence: Evidence, statuses: list[str], k: int, method: str, missed: str
+) -> None:
     rows = [{**row, "status": status} for row, status in zip(evidence.sides[0].selections, statuses, strict=True)]
-    changed = doctored(evidence, gstar={"selections": rows})
-    found = [caution for caution in cautions(changed, [], job.settings) if "crossing" in caution.headline]
+    changed = doctored(evidence, gstar={"method": method, "selections": rows})
+    found = [caution for caution in cautions(changed, [], job.settings) if "locates nothing" in caution.headline]
     assert [(caution.k, caution.n) for caution in found] == ([(k, 4)] if k else [])
+    assert all(caution.text.startswith(missed) for caution in found)
 
 
 @pytest.mark.parametrize(("over_threshold", "expected"), [([0.4, 1.0], []), ([0.4, 1.1], [1]), ([1.2, 1.1], [2])])

@@ -1,17 +1,23 @@
-"""Choosing g*: the gain of the grid whose branching ratio is nearest one, and how far that choice can be trusted (spec 08).
+"""Choosing g*: one gain of the grid by a stated rule, and how far that choice can be trusted (spec 08).
 
-btot_near_one: argmin over the grid of |b_tot - 1|, ties to the gain nearest 1, then to the smaller. The status says whether
-b_tot crosses one beside the chosen gain; a nearest gain without a crossing is the least distant, not a near-critical one.
+    btot_near_one   argmin over the grid of |b_tot - 1|           the published rule and the default
+    mr_near_one     argmin over the grid of |m - 1|               m of the multistep regression along tokens
+    excess_peak     argmax over the grid of delta_b_tot           b_tot over its permutation null
+
+Ties go to the gain nearest 1, then to the smaller. The status says whether the grid locates the choice: one is crossed beside
+it, or the excess falls on both sides of it. A nearest gain without a crossing is the least distant, not a near-critical one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from avalanche_llm.errors import SchemaError
+from avalanche_llm.settings import GstarMethod
 
 GstarStatus = Literal["bracketed", "grid_edge", "no_crossing"]
 BRANCHING_INPUTS: Final = frozenset(
@@ -21,10 +27,35 @@ BRANCHING_INPUTS: Final = frozenset(
 
 
 @dataclass(frozen=True)
+class Criterion:
+    """What a method looks at, and in words when it locates a gain and when it does not."""
+
+    quantity: str
+    rule: str
+    located: str
+    missed: str
+
+
+CRITERIA: Final[Mapping[GstarMethod, Criterion]] = MappingProxyType(
+    {
+        "btot_near_one": Criterion("b_tot", "b_tot nearest one", "b_tot crosses one", "b_tot does not cross one"),
+        "excess_peak": Criterion("delta_b_tot", "the largest delta_b_tot", "delta_b_tot peaks", "delta_b_tot does not peak"),
+        "mr_near_one": Criterion(
+            "m", "m along tokens nearest one", "m along tokens crosses one", "m along tokens does not cross one"
+        ),
+    }
+)
+
+
+@dataclass(frozen=True)
 class GstarChoice:
-    """g* of one cell. distance = |b_tot(g*) - 1|; the interval and the shares come from resampled sequences."""
+    """g* of one cell. criterion is what the method looks at, there; distance = |b_tot(g*) - 1| whatever the method.
+
+    The interval and the shares come from resampled sequences.
+    """
 
     gstar: float
+    criterion: float
     b_tot: float
     distance: float
     status: GstarStatus
@@ -41,41 +72,82 @@ def refuse_task_metrics(columns: Sequence[str]) -> None:
         raise SchemaError(f"g* is chosen from branching on data set A alone; remove {', '.join(foreign)} from its inputs")
 
 
-def nearest_to_one(gains: Float[np.ndarray, " gain"], b_tot: Float[np.ndarray, "*rep gain"]) -> np.ndarray:
-    """Index of the chosen gain along the last axis; -1 where every b_tot is NaN (silent rasters)."""
+def nearest_to_one(gains: Float[np.ndarray, " gain"], values: Float[np.ndarray, "*rep gain"]) -> np.ndarray:
+    """Index of the gain with the value nearest one along the last axis; -1 where every value is NaN (silent rasters)."""
+    return _least(gains, np.abs(values - 1.0))
+
+
+def largest(gains: Float[np.ndarray, " gain"], values: Float[np.ndarray, "*rep gain"]) -> np.ndarray:
+    """Index of the gain with the largest value along the last axis; -1 where every value is NaN."""
+    return _least(gains, -values)
+
+
+def _least(gains: Float[np.ndarray, " gain"], cost: Float[np.ndarray, "*rep gain"]) -> np.ndarray:
     preference = np.lexsort((gains, np.abs(gains - 1.0)))
-    distance = np.where(np.isnan(b_tot), np.inf, np.abs(b_tot - 1.0))[..., preference]
-    chosen = preference[np.argmin(distance, axis=-1)]
-    return np.where(np.isinf(distance).all(axis=-1), -1, chosen)
+    known = np.where(np.isnan(cost), np.inf, cost)[..., preference]
+    chosen = preference[np.argmin(known, axis=-1)]
+    return np.where(np.isinf(known).all(axis=-1), -1, chosen)
 
 
-def crossing_status(b_tot: Float[np.ndarray, " gain"], chosen: int) -> GstarStatus:
-    """bracketed: b_tot - 1 changes sign (or is zero) between the chosen gain and a neighbour; else where it sits."""
-    here = b_tot[chosen] - 1.0
-    beside = [b_tot[index] - 1.0 for index in (chosen - 1, chosen + 1) if 0 <= index < len(b_tot)]
-    if here == 0.0 or any(here * other < 0 for other in beside):
+def crossing_status(values: Float[np.ndarray, " gain"], chosen: int) -> GstarStatus:
+    """bracketed: the value is one or crosses it between the chosen gain and a neighbour; else where the gain sits."""
+    here = float(values[chosen]) - 1.0
+    return _status(here == 0.0 or any(here * (other - 1.0) < 0 for other in _beside(values, chosen)), values, chosen)
+
+
+def peak_status(values: Float[np.ndarray, " gain"], chosen: int) -> GstarStatus:
+    """bracketed: a value above zero, with a smaller one on both sides; else where the gain sits."""
+    here = float(values[chosen])
+    below = [other < here for other in _beside(values, chosen)]
+    return _status(here > 0.0 and len(below) == 2 and all(below), values, chosen)
+
+
+def _beside(values: Float[np.ndarray, " gain"], chosen: int) -> list[float]:
+    return [float(values[index]) for index in (chosen - 1, chosen + 1) if 0 <= index < len(values)]
+
+
+def _status(bracketed: bool, values: Float[np.ndarray, " gain"], chosen: int) -> GstarStatus:
+    if bracketed:
         return "bracketed"
-    return "grid_edge" if chosen in (0, len(b_tot) - 1) else "no_crossing"
+    return "grid_edge" if chosen in (0, len(values) - 1) else "no_crossing"
 
 
 def choose_gstar(
-    gains: Float[np.ndarray, " gain"], b_tot: Float[np.ndarray, " gain"], replicates: Float[np.ndarray, "rep gain"]
+    gains: Float[np.ndarray, " gain"],
+    b_tot: Float[np.ndarray, " gain"],
+    values: Float[np.ndarray, " gain"],
+    replicates: Float[np.ndarray, "rep gain"],
+    method: GstarMethod,
 ) -> GstarChoice:
-    """The published rule with its status, distance and bootstrap interval. Raises SchemaError if every raster is silent."""
-    chosen = int(nearest_to_one(gains, b_tot))
+    """The choice by `values` of the method's quantity, with its status and bootstrap interval.
+
+    Raises SchemaError if the quantity is undefined at every gain.
+    """
+    pick, status = (largest, peak_status) if method == "excess_peak" else (nearest_to_one, crossing_status)
+    chosen = int(pick(gains, values))
     if chosen < 0:
-        raise SchemaError("b_tot is undefined at every gain: the rasters hold no events, so no g* can be chosen")
-    picks = nearest_to_one(gains, replicates)
+        raise SchemaError(_undefined(method))
+    picks = pick(gains, replicates)
     picked = gains[picks[picks >= 0]]
     low, high = np.quantile(picked, (0.025, 0.975), method="inverted_cdf") if len(picked) else (np.nan, np.nan)
     share = {f"{gain:g}": float((picked == gain).mean()) for gain in gains if (picked == gain).any()}
     return GstarChoice(
         gstar=float(gains[chosen]),
+        criterion=float(values[chosen]),
         b_tot=float(b_tot[chosen]),
         distance=float(abs(b_tot[chosen] - 1.0)),
-        status=crossing_status(b_tot, chosen),
+        status=status(values, chosen),
         ci_low=float(low),
         ci_high=float(high),
         n_valid_replicates=len(picked),
         bootstrap_share=share,
     )
+
+
+def _undefined(method: GstarMethod) -> str:
+    if method == "mr_near_one":
+        return (
+            "m is not available at any gain: no memory along tokens that the multistep regression can tell from none, "
+            "so no g* can be chosen; use btot_near_one, more windows or a higher target rate"
+        )
+    return f"{CRITERIA[method].quantity} is undefined at every gain: the rasters hold no events, so no g* can be chosen"

@@ -19,14 +19,18 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
-from scipy import optimize, stats
+from jaxtyping import Bool, Float, Float64, Int, Int64
+from scipy import stats
+
+from avalanche_llm.metrics.stats import FloatLike
 
 M_BOUNDS: Final = (1e-3, 1.5)
 """Bounds of the fitted m. Correlations that grow with the lag end at the upper one: not available."""
 SIGNIFICANCE: Final = 0.01
 """Slopes at least as large as these in more than this share of independent activity identify no m."""
 _GRID_POINTS: Final = 256
+_BISECTIONS: Final = 50
+BoolLike = bool | Bool[np.ndarray, "*reps"]
 
 
 @dataclass(frozen=True)
@@ -70,40 +74,79 @@ def multistep_regression(
         return MultistepFit.unavailable("activity does not vary between trials", k_max)
     slopes = products / squares
 
-    if _p_independent(deviation, slopes) > SIGNIFICANCE:
+    if _p_independent(slopes, n_trials, n_times) > SIGNIFICANCE:
         return MultistepFit.unavailable("no lag correlates more than in independent activity", k_max, slopes)
-    m, b = _exponential(lags.astype(np.float64), slopes)
-    if b <= 0.0 or not M_BOUNDS[0] * 1.01 < m < M_BOUNDS[1] * 0.99:
+    m, b = (float(found) for found in _exponential_decay(slopes))
+    if not _decays(m, b):
         reason = f"slopes do not decay from a positive value (b = {b:.3g}, m = {m:.3g})"
         return MultistepFit.unavailable(reason, k_max, slopes)
     return MultistepFit(m, b, slopes, k_max)
 
 
-def _p_independent(deviation: Float64[np.ndarray, "trial time"], slopes: Float64[np.ndarray, " lag"]) -> float:
+def multistep_replicates(
+    activity: Float[np.ndarray, "trial time"] | Int[np.ndarray, "trial time"],
+    weights: Int64[np.ndarray, "reps trial"],
+    *,
+    k_max: int,
+) -> Float64[np.ndarray, " reps"]:
+    """m of resampled trials, each replicate with its own mean at every time; NaN where that replicate has no m.
+
+    What the products of a replicate sum to follows from the products of each trial and the replicate's mean, so that there is no
+    loop over replicates. With every weight 1 it is m of `multistep_regression`.
+    """
+    n_trials, n_times = activity.shape
+    if n_trials < 2 or k_max < 2 or n_times < k_max + 2:
+        return np.full(len(weights), np.nan)
+    centred = activity - activity.mean(axis=0)  # less is cancelled below
+    drawn = weights.astype(np.float64)
+    mean = drawn @ centred / n_trials  # (reps, time)
+
+    def over_times(k: int, lag: int) -> Float64[np.ndarray, " reps"]:
+        """sum over t < n_times - k of the weighted products at t and t + lag, the replicate's mean removed."""
+        of_trial = (centred[:, : n_times - k] * centred[:, lag : n_times - k + lag]).sum(axis=1)
+        of_mean = (mean[:, : n_times - k] * mean[:, lag : n_times - k + lag]).sum(axis=1)
+        return drawn @ of_trial - n_trials * of_mean
+
+    lags = range(1, k_max + 1)
+    squares = np.stack([over_times(k, 0) for k in lags], axis=-1)
+    varies = (squares > 1e-9 * n_trials).all(axis=-1)
+    slopes = np.stack([over_times(k, k) for k in lags], axis=-1) / np.where(varies[:, None], squares, 1.0)
+    m, b = _exponential_decay(slopes)
+    known = varies & (_p_independent(slopes, n_trials, n_times) <= SIGNIFICANCE) & _decays(m, b)
+    return np.where(known, m, np.nan)
+
+
+def _p_independent(slopes: Float64[np.ndarray, "*reps lag"], n_trials: int, n_times: int) -> Float64[np.ndarray, "*reps"]:
     """Probability of such slopes without memory: squares times pairs are chi2 (Box and Pierce 1970)."""
-    n_trials, n_times = deviation.shape
-    pairs = (n_trials - 1) * (n_times - np.arange(1, len(slopes) + 1))
-    return float(stats.chi2.sf(pairs @ np.square(slopes), df=len(slopes)))
+    n_lags = slopes.shape[-1]
+    pairs = (n_trials - 1) * (n_times - np.arange(1, n_lags + 1))
+    return np.asarray(stats.chi2.sf(np.square(slopes) @ pairs, df=n_lags))
 
 
-def _exponential(lags: Float64[np.ndarray, " lag"], slopes: Float64[np.ndarray, " lag"]) -> tuple[float, float]:
-    """Least squares of b m^k: the best m of a grid, where b is linear, then a bounded refinement."""
+def _decays(m: FloatLike, b: FloatLike) -> BoolLike:
+    """Whether the fit is a decay from a positive value, off the bounds of m."""
+    return (b > 0.0) & (m > M_BOUNDS[0] * 1.01) & (m < M_BOUNDS[1] * 0.99)
+
+
+def _exponential_decay(
+    slopes: Float64[np.ndarray, "*reps lag"],
+) -> tuple[Float64[np.ndarray, "*reps"], Float64[np.ndarray, "*reps"]]:
+    """Least squares of b m^k, b >= 0: the best m of a grid, where b is linear, then bisection of the misfit's derivative."""
+    lags = np.arange(1.0, slopes.shape[-1] + 1)
     grid = np.linspace(*M_BOUNDS, _GRID_POINTS)
     powers = grid[:, None] ** lags  # (grid, lag)
-    best_b = np.maximum(powers @ slopes / np.square(powers).sum(axis=1), 0.0)
-    misfit = np.square(best_b[:, None] * powers - slopes).sum(axis=1)
-    start = int(np.argmin(misfit))
+    # the misfit at the best b is sum r^2 less this
+    gained = np.square(np.maximum(slopes @ powers.T, 0.0)) / np.square(powers).sum(axis=1)
+    best = np.argmax(gained, axis=-1)
+    low, high = grid[np.maximum(best - 1, 0)], grid[np.minimum(best + 1, _GRID_POINTS - 1)]
+    for _ in range(_BISECTIONS):
+        m = (low + high) / 2
+        power = m[..., None] ** lags
+        rising = ((_best_b(power, slopes)[..., None] * power - slopes) * power * lags).sum(axis=-1) > 0.0
+        low, high = np.where(rising, low, m), np.where(rising, m, high)
+    m = np.asarray((low + high) / 2)
+    return m, _best_b(m[..., None] ** lags, slopes)
 
-    def residual(theta: Float64[np.ndarray, " 2"]) -> Float64[np.ndarray, " lag"]:
-        return np.asarray(theta[1] * theta[0] ** lags - slopes)
 
-    found = optimize.least_squares(
-        residual,
-        x0=(np.clip(grid[start], M_BOUNDS[0] * 1.001, M_BOUNDS[1] * 0.999), best_b[start] + 1e-12),
-        bounds=((M_BOUNDS[0], 0.0), (M_BOUNDS[1], np.inf)),
-        x_scale=(1.0, max(best_b[start], 1e-6)),
-        xtol=1e-12,
-        ftol=1e-12,
-        gtol=1e-12,
-    )
-    return float(found.x[0]), float(found.x[1])
+def _best_b(powers: Float64[np.ndarray, "*reps lag"], slopes: Float64[np.ndarray, "*reps lag"]) -> Float64[np.ndarray, "*reps"]:
+    return np.asarray(np.maximum((powers * slopes).sum(axis=-1) / np.square(powers).sum(axis=-1), 0.0))

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+from avalanche_llm.metrics.gstar import CRITERIA
 from avalanche_llm.paper.claim import Claim, at_baseline, at_gstar, away, excess, judged, known
 from avalanche_llm.paper.facts import Sheet, constant
 from avalanche_llm.paper.inputs import CELL, GRID, HELD_OUT, SELECTIONS, VERDICTS, PaperInputs
@@ -46,14 +47,15 @@ def _rates_held_out(inputs: PaperInputs) -> Claim:
 
 def _crossing(inputs: PaperInputs) -> Claim:
     chosen = inputs.sheets[SELECTIONS]
+    located = CRITERIA[inputs.job.settings.pipeline.gstar_method].located
     return judged(
         "crossing",
-        "b_tot crosses one inside the gain grid",
+        f"{located} inside the gain grid",
         "the status of the selected gain is bracketed",
         chosen,
         (chosen.frame["status"] == "bracketed").to_numpy(),
-        "The selected gain is bracketed by a crossing of one in {k} of {n} cells; elsewhere it lies at an edge of the grid or "
-        "nothing crosses. Its distance |b_tot - one| is {distance}, and the selected gains are {gains}.",
+        f"{located} at the selected gain in {{k}} of {{n}} cells; elsewhere the gain lies at an edge of the grid or is not "
+        "bracketed. Its distance |b_tot - one| is {distance}, and the selected gains are {gains}.",
         distance=span(chosen.span("distance")),
         gains=span(chosen.span("gstar")),
     )
@@ -97,10 +99,10 @@ def _signatures(inputs: PaperInputs) -> Claim:
     return judged(
         "signatures_agree",
         "Susceptibility peaks near the selected gain",
-        "chi peaks inside the grid, within the registered distance of a gain that a crossing brackets",
+        "chi peaks inside the grid, within the registered distance of a bracketed gain",
         sheet,
         sheet.frame["agrees"].to_numpy(bool),
-        "Branching and susceptibility point to one gain in {k} of {n} cells whose selected gain a crossing brackets; elsewhere "
+        "Branching and susceptibility point to one gain in {k} of {n} cells whose selected gain is bracketed; elsewhere "
         "branching located nothing to agree with. Over all cells the largest chi lies {distance} from the selected gain.",
         distance=span(every.span("distance")),
     )

@@ -4,6 +4,7 @@ import inspect
 import sys
 
 from avalanche_llm.metrics import density, stats
+from avalanche_llm.metrics.gstar import CRITERIA
 from avalanche_llm.paper.facts import Fact, constant
 from avalanche_llm.paper.inputs import PaperInputs, configured, recorded
 from avalanche_llm.paper.prose import Prose, equation, heading, joined, prose
@@ -90,6 +91,7 @@ def _events(inputs: PaperInputs) -> list[Prose]:
 
 
 def _branching(inputs: PaperInputs) -> list[Prose]:
+    criterion = CRITERIA[inputs.job.settings.pipeline.gstar_method]
     return [
         heading("Branching"),
         prose(
@@ -121,8 +123,8 @@ def _branching(inputs: PaperInputs) -> list[Prose]:
         ),
         heading("Selection of the gain"),
         prose(
-            "Method {method}: the gain of the grid with b_tot nearest one on data set A; no task result enters. It is "
-            "bracketed where b_tot crosses one beside it.",
+            f"Method {{method}}: the gain of the grid with {criterion.rule} on data set A; no task result enters. It is "
+            f"bracketed where {criterion.located} there.",
             method=_of(inputs, "pipeline.gstar_method"),
         ),
     ]

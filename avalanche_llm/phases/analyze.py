@@ -14,6 +14,7 @@ from avalanche_llm.analysis.measures import ConditionMeasures
 from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.files import json_bytes, parquet, raw
 from avalanche_llm.metrics.avalanches import AvalancheTable
+from avalanche_llm.metrics.gstar import CRITERIA
 from avalanche_llm.metrics.signatures import signature_alignment, susceptibility_peak
 from avalanche_llm.phases.ablation_events import measure_ablations
 from avalanche_llm.phases.analysis_figures import AnalysisFrames, export_figures
@@ -65,6 +66,7 @@ def _avalanche_rows(cond_id: int, table: AvalancheTable) -> pa.Table:
 
 def signature_verdicts(summary: pd.DataFrame, inputs: AnalysisInputs) -> list[dict[str, Any]]:
     """S1 against S2 in each cell: does chi peak near g*? The verdict may be, and often is, negative."""
+    missed = CRITERIA[inputs.job.settings.pipeline.gstar_method].missed
     verdicts = []
     for row in inputs.gstar.to_dict("records"):
         curve = summary[
@@ -74,7 +76,7 @@ def signature_verdicts(summary: pd.DataFrame, inputs: AnalysisInputs) -> list[di
         peak = susceptibility_peak(gains, curve["chi"].to_numpy())
         limit = inputs.job.settings.statistics.signature_alignment_g_diff_max
         located = row["status"] == "bracketed"
-        caution = "" if located else " b_tot does not cross one at g*, so S1 located nothing."
+        caution = "" if located else f" {missed} at g*, so S1 located nothing."
         verdict = signature_alignment(row["gstar"], peak, gains=gains, max_difference=limit)
         verdicts.append(
             {

@@ -57,9 +57,9 @@ def _gstar(side: Side, whose: str) -> Iterator[Caution]:
     if missed:
         at_edge, uncrossed = statuses.count("grid_edge"), statuses.count("no_crossing")
         yield Caution(
-            f"{whose}g* is no crossing",
-            "b_tot does not cross one at the chosen gain, which is only the least distant gain of the grid: "
-            f"{at_edge} at an edge of the grid, {uncrossed} without any crossing.",
+            f"{whose}g* locates nothing",
+            f"{side.criterion.missed} at the chosen gain, which is only the gain of the grid with {side.criterion.rule}: "
+            f"{at_edge} at an edge of the grid, {uncrossed} inside it.",
             _source(side, "PHASE2_SELECT_GSTAR", "gstar"),
             missed,
             len(statuses),

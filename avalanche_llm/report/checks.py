@@ -122,7 +122,7 @@ _CHECKS: tuple[tuple[str, str, str, Callable[[Side], tuple[bool, Numbers]]], ...
         _rate_match("rel"),
     ),
     ("PHASE2_GAIN_GRID", "b_tot_defined", "Does every raster of the grid hold an event?", _b_tot_defined),
-    ("PHASE2_SELECT_GSTAR", "gstar_bracketed", "Does b_tot cross one at every g*?", _gstar_bracketed),
+    ("PHASE2_SELECT_GSTAR", "gstar_bracketed", "Is every g* bracketed inside the grid?", _gstar_bracketed),
     ("PHASE3_EXTRACT_RASTERS", "slices_disjoint", "Are the windows of the rasters new to the calibration?", _slices_disjoint),
     ("PHASE4_RUN_NULLS", "marginals_exact", "Does every surrogate keep what it must keep?", _marginals_exact),
     ("PHASE5_ANALYZE_AND_EXPORT", "rows_cover_grid", "Has T01 one row for each condition?", _rows_cover_grid),

@@ -11,6 +11,7 @@ import pandas as pd
 from avalanche_llm.canon import load_canon
 from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.io.store import RunStore, Upstream
+from avalanche_llm.metrics.gstar import CRITERIA, Criterion
 from avalanche_llm.phases.upstream_files import frame
 from avalanche_llm.release.chain import require_intact
 
@@ -40,6 +41,11 @@ class Side:
     def selections(self) -> list[dict[str, Any]]:
         """The chosen gain of every definition and rate."""
         return list(self.json("PHASE2_SELECT_GSTAR", "gstar")["selections"])
+
+    @property
+    def criterion(self) -> Criterion:
+        """The rule that chose g*, in words."""
+        return CRITERIA[self.json("PHASE2_SELECT_GSTAR", "gstar")["method"]]
 
     @property
     def model_id(self) -> str:

@@ -59,7 +59,7 @@ def tiles(evidence: Evidence, baseline: float) -> list[Tile]:
     found = [
         Tile("Branching b_tot, g = 1", _span(at_one["b_tot"]), f"{len(at_one)} definitions and rates"),
         Tile("Excess over density, g = 1", _span(at_one["delta_b_tot"]), f"interval above zero in {above} of {len(at_one)}"),
-        Tile("Chosen gain g*", _gains(side), f"b_tot crosses one in {bracketed} of {len(side.selections)}"),
+        Tile("Chosen gain g*", _gains(side), f"{side.criterion.located} in {bracketed} of {len(side.selections)}"),
     ]
     for phase_id, table, column, name, unit in (
         ("PHASE6_GENERALIZE_B_METRICS", "T02_GENERALIZATION", "nll_mean", "NLL on B, g = 1 → g*", "nats a token; less is better"),

@@ -1,0 +1,54 @@
+"""Activity along tokens at every gain, from the events and thresholds of the grid: what mr_near_one reads (spec 08).
+
+    A[gain, seq, token] = sum over layers of the events with v > tau[gain, layer]        events
+
+No model is needed, and nothing but events and their thresholds enters.
+"""
+
+from collections.abc import Mapping
+from typing import Final, cast
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from jaxtyping import Float64, Int64
+
+from avalanche_llm.analysis.grid_rows import Lattice
+from avalanche_llm.analysis.measures import TOKEN_LAGS
+from avalanche_llm.events.rate_match import Cell
+from avalanche_llm.events.tail_files import rows_of_gain, table_to_tails
+from avalanche_llm.metrics.regression import multistep_regression, multistep_replicates
+from avalanche_llm.raster.build import count_raster
+
+TAU_COLUMNS: Final = ("spike_def_id", "target_rate", "g", "layer", "tau")
+"""The columns of tau_rate_matched.parquet that are read."""
+
+
+def activity_of_cells(
+    events: pa.Table, tau: pd.DataFrame, lattice: Lattice
+) -> Mapping[Cell, Int64[np.ndarray, "gain seq token"]]:
+    """The activity of every definition and rate, gains in the order of the grid."""
+    n_layers = int(tau["layer"].max()) + 1
+    gains = sorted(tau["g"].unique())
+    tails = [table_to_tails(rows_of_gain(events, gain_id), n_layers=n_layers) for gain_id in range(len(gains))]
+    found = {}
+    for key, cell in tau.groupby(["spike_def_id", "target_rate"], sort=True):
+        spike_def, rate = cast(Cell, key)
+        by_gain = cell.sort_values(["g", "layer"])["tau"].to_numpy().reshape(len(gains), n_layers)
+        rasters = (
+            count_raster(
+                of_gain, levels, spike_def, n_seq=lattice.n_seq, first_token=lattice.first_token, n_tokens=lattice.n_tokens
+            )
+            for of_gain, levels in zip(tails, by_gain, strict=True)
+        )
+        found[spike_def, rate] = np.stack([raster.sum(axis=1, dtype=np.int64) for raster in rasters])
+    return found
+
+
+def m_over_gains(
+    activity: Int64[np.ndarray, "gain seq token"], weights: Int64[np.ndarray, "reps seq"]
+) -> tuple[Float64[np.ndarray, " gain"], Float64[np.ndarray, "reps gain"]]:
+    """m along tokens at every gain, and of every resampling of the sequences; NaN where it is not available."""
+    point = [multistep_regression(of_gain, k_max=TOKEN_LAGS).m for of_gain in activity]
+    replicates = [multistep_replicates(of_gain, weights, k_max=TOKEN_LAGS) for of_gain in activity]
+    return np.array(point), np.stack(replicates, axis=-1)
