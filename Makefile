@@ -7,7 +7,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-platform screenshots test-fast validate lint model ui clean install
+.PHONY: demo validate test test-platform screenshots test-fast lint model ui clean install
 
 demo: model ## measure the demo's model, phase by phase
 	$(BIN)/python -m avalanche_llm phase0_validate_env --config configs/demo.yaml
@@ -25,9 +25,6 @@ screenshots: $(VENV)/.platform ## the pictures of docs/screenshots
 $(VENV)/.platform: $(VENV)/.installed requirements-platform.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-platform.lock
 	touch $@
-
-validate: install ## simulators of known truth against every measure: docs/validity.md, minutes
-	$(BIN)/python -m avalanche_llm.validity
 
 lint: install
 	$(BIN)/ruff check .
@@ -49,6 +46,9 @@ $(MODEL)/config.json:
 ui: install ## the Dagster web UI on loopback
 	mkdir -p $(DAGSTER_HOME) && cp -n avalanche_dagster/dagster.yaml $(DAGSTER_HOME)/ || true
 	$(BIN)/dagster dev --host 127.0.0.1 --workspace workspace.yaml
+
+validate: install ## estimates against simulators of known truth; writes docs/validity.md
+	$(BIN)/python -m avalanche_llm.validity
 
 clean: ## remove the environment (runs and models stay)
 	rm -rf $(VENV)

@@ -131,6 +131,7 @@ def test_branching_total_and_excess_are_sum_and_difference(occupancy: np.ndarray
         difference = getattr(found, f"b_{axis}") - getattr(found, f"b_{axis}_perm")
         np.testing.assert_allclose(getattr(found, f"delta_b_{axis}"), difference, atol=1e-12)
     np.testing.assert_allclose(found.delta_b_tot_shift, found.b_tot - found.b_tot_shift, atol=1e-12)
+    np.testing.assert_allclose(found.delta_b_depth_shift, found.b_depth - found.b_depth_shift, atol=1e-12)
 
 
 def test_branching_of_a_silent_raster_is_nan_without_a_warning() -> None:

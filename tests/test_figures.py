@@ -69,12 +69,12 @@ def summary() -> pd.DataFrame:
                     "delta_b_time": time - p,
                     "delta_b_depth": depth - p,
                     "delta_b_tot": time + depth - 2 * p + rng.normal(0, 0.005),
-                    "opt_delta_b_tot_shift": 0.8 * (time + depth - 2 * p) + rng.normal(0, 0.005),
+                    "opt_delta_b_depth_shift": 0.8 * (time + depth - 2 * p) + rng.normal(0, 0.005),
                     "chi": 5 * (level + 1) * np.exp(-(((g - 0.95) / 0.2) ** 2)) + 2,
                 }
                 widths = {"b_time": 0.02, "b_depth": 0.03, "b_tot": 0.04, "delta_b_tot": 0.02, "chi": 1.2}
-                for name in (*widths, "delta_b_tot_shift"):
-                    value = float(row.get(name, row["opt_delta_b_tot_shift"]))
+                for name in (*widths, "delta_b_depth_shift"):
+                    value = float(row.get(name, row["opt_delta_b_depth_shift"]))
                     row[f"opt_{name}_ci_low"] = value - widths.get(name, 0.02)
                     row[f"opt_{name}_ci_high"] = value + widths.get(name, 0.02)
                 rows.append(row)
@@ -471,7 +471,7 @@ def test_figures_note_missing_values_instead_of_failing() -> None:
     table = summary()
     table.loc[3:5, ["b_tot", "chi"]] = np.nan
     table.loc[table["spike_def_id"] == DEFINITIONS[1], ["b_tot", "chi", "delta_b_tot"]] = np.nan
-    table["opt_delta_b_tot_shift"] = np.nan
+    table["opt_delta_b_depth_shift"] = np.nan
     chosen = gstar().drop(index=1)
     chosen.loc[0, "gstar"] = np.nan
     arc = paired().assign(opt_delta_accuracy=np.nan)

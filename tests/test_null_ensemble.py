@@ -281,3 +281,26 @@ def test_ensembles_reject_what_does_not_fit(
         ensemble(np.ones(shape, dtype=np.uint8), draws=draws, seeds=seeds)
     with pytest.raises(SchemaError, match="not the counts A"):
         ensemble(np.full((1, 1, 1, 2), 3, dtype=np.uint8), draws=1, seeds=[0])
+
+
+def remembering(rng: np.random.Generator, *, n_seq: int, n_layers: int, n_tokens: int) -> np.ndarray:
+    """Unrelated layers, each a stationary two-state chain along its tokens: occupied stays so with 0.9, empty with 0.95."""
+    x = np.zeros((n_seq, n_layers, n_tokens), dtype=np.uint8)
+    x[..., 0] = rng.random((n_seq, n_layers)) < 1 / 3
+    for token in range(1, n_tokens):
+        stays = rng.random((n_seq, n_layers)) < np.where(x[..., token - 1] == 1, 0.9, 0.95)
+        x[..., token] = np.where(stays, x[..., token - 1], 1 - x[..., token - 1])
+    return x
+
+
+def test_shifts_are_exceeded_by_memory_along_tokens_in_total_and_not_in_depth() -> None:
+    """Why the shift is tested on depth: nothing passes between these layers."""
+    rng, p = np.random.default_rng(11), {"b_tot": [], "b_depth": []}
+    for repetition in range(80):
+        x = remembering(rng, n_seq=16, n_layers=6, n_tokens=48)
+        found, point = shift_ensemble(x[None], draws=99, seeds=[repetition]), branching(branching_sums(x))
+        for name, values in p.items():
+            values.append(float(exceedance_p(float(getattr(point, name)), getattr(found, name)[0])))
+    assert sum(value <= 0.05 for value in p["b_tot"]) > stats.binom.ppf(0.9999, 80, 0.05)
+    assert sum(value <= 0.05 for value in p["b_depth"]) <= stats.binom.ppf(0.999, 80, 0.05)
+    assert stats.kstest(p["b_depth"], "uniform").pvalue > 0.01

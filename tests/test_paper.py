@@ -15,7 +15,8 @@ import tiny
 from avalanche_llm.errors import MissingArtifact, SchemaError
 from avalanche_llm.io.artifacts import index_by_path, read_record
 from avalanche_llm.io.store import RunStore
-from avalanche_llm.paper.claims import all_claims, verdict_of
+from avalanche_llm.paper.claim import verdict_of
+from avalanche_llm.paper.claims import all_claims
 from avalanche_llm.paper.facts import written
 from avalanche_llm.paper.inputs import PaperInputs
 from avalanche_llm.paper.lint import lint_artifacts, lint_citations, lint_wording, read_bibliography

@@ -328,6 +328,20 @@ def test_an_edited_record_is_named(change: Callable[[dict[str, Any]], object], l
     assert any(re.search(line, one) for one in said.lines[folder.name]), said.lines[folder.name]
 
 
+def test_a_config_that_is_none_is_named(tmp_path: Path, verify: Verify) -> None:
+    job = replace(small_runs.job_on(tmp_path / "runs"), run_id_mode="timestamp_counter")
+    run = small_runs.begun_run(job, small_runs.PAPER_AND_ABOVE[0])
+    run.complete()
+    config = run.folder / "config_resolved.yaml"
+    for path in (run.folder, config, run.folder / RECORD_NAME):
+        path.chmod(0o755)
+    config.write_text("- no\n- mapping\n")
+    edit_record(run.folder, lambda record: record["hashes"].update(config_sha256=sha256_file(config)))
+    said = verify(tmp_path / "runs", SHORT)
+    assert said.code == 2
+    assert "must hold one mapping, found list" in said.lines[run.run_id][0]
+
+
 def test_an_edit_that_only_the_hash_of_the_record_shows_is_named_by_what_read_it(runs: Path, verify: Verify) -> None:
     folder = tiny.run_of(runs, "S03")
     edit_record(folder, lambda record: record["timings"].update(forward_s=0.001))
@@ -517,6 +531,18 @@ def test_a_flipped_byte_upstream_stops_every_later_phase_before_it_writes(
                 phase(later)(tiny.job_of(config, runs))
             assert tiny.file_hashes(runs) == before
             assert not list(runs.glob(f"RUN_{later}_*"))
+
+
+def test_a_phase_begins_where_a_run_that_it_does_not_read_lies_elsewhere(runs: Path) -> None:
+    shutil.rmtree(tiny.run_of(runs, "S06ARC"))
+    shutil.rmtree(tiny.run_of(runs, "S01"))
+    run = small_runs.job_on(runs).begin("PHASE6_ARC_MCQ_EVAL")
+    run.release()
+    shutil.rmtree(run.folder)
+    small_runs.flip_a_byte(tiny.run_of(runs, "S02") / "results" / "metrics.parquet")
+    with pytest.raises(MissingArtifact, match=r"results/metrics\.parquet changed since it was recorded"):
+        small_runs.job_on(runs).begin("PHASE6_ARC_MCQ_EVAL")
+    assert not list(runs.glob("RUN_S06ARC_*"))
 
 
 # --- releases

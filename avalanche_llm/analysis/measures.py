@@ -4,7 +4,7 @@ Nothing here knows of runs, tables or figures; nothing raises on data that are m
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from jaxtyping import Int64, UInt16
@@ -29,7 +29,7 @@ ENSEMBLE_SEQ: Final = -1
 
 @dataclass(frozen=True)
 class NullComparison:
-    """b_tot against an ensemble: z from the exact mean and spread, p = (1 + draws at least as large) / (1 + draws)."""
+    """One ratio against an ensemble: z from the exact mean and spread, p = (1 + draws at least as large) / (1 + draws)."""
 
     z: float
     p: float
@@ -90,8 +90,8 @@ def measure_condition(
     return ConditionMeasures(
         branching=point,
         replicates=branching(sums, weights),
-        permutation=_compare(point, ensembles[PERMUTATION]),
-        shift=_compare(point, ensembles[CIRCULAR_SHIFT]),
+        permutation=_compare(point, ensembles[PERMUTATION], "b_tot"),
+        shift=_compare(point, ensembles[CIRCULAR_SHIFT], "b_depth"),  # memory along tokens raises b_time over shifts
         swap_b_tot=float(branching(branching_sums(swapped.occupancy)).b_tot),
         susceptibility=measure_susceptibility(totals, weights, statistics),
         avalanches_4n=found_4n,
@@ -130,7 +130,7 @@ def measure_susceptibility(
     )
 
 
-def _compare(point: Branching, ensemble: NullEnsemble) -> NullComparison:
-    observed = float(point.b_tot)
-    z = z_score(observed, float(ensemble.exact_mean_b_tot[0]), float(ensemble.exact_sd_b_tot[0]))
-    return NullComparison(float(z), float(exceedance_p(observed, ensemble.b_tot[0])))
+def _compare(point: Branching, ensemble: NullEnsemble, name: Literal["b_depth", "b_tot"]) -> NullComparison:
+    observed = float(getattr(point, name))
+    mean, sd = (float(getattr(ensemble, f"exact_{moment}_{name}")[0]) for moment in ("mean", "sd"))
+    return NullComparison(float(z_score(observed, mean, sd)), float(exceedance_p(observed, getattr(ensemble, name)[0])))

@@ -84,6 +84,7 @@ def _optional(key: Row, measured: ConditionMeasures, grid: pd.Series, marginals:
     for name in INTERVALS:
         interval = percentile_interval(getattr(measured.replicates, name))
         columns |= {f"opt_{name}_ci_low": float(interval.low), f"opt_{name}_ci_high": float(interval.high)}
+    depth_shift = percentile_interval(measured.replicates.delta_b_depth_shift)
     shift = percentile_interval(measured.replicates.delta_b_tot_shift)
     return columns | {
         "opt_chi_ci_low": float(chi.interval.low),
@@ -92,6 +93,9 @@ def _optional(key: Row, measured: ConditionMeasures, grid: pd.Series, marginals:
         "opt_delta_b_tot_shift": float(point.delta_b_tot_shift),
         "opt_delta_b_tot_shift_ci_low": float(shift.low),
         "opt_delta_b_tot_shift_ci_high": float(shift.high),
+        "opt_delta_b_depth_shift": float(point.delta_b_depth_shift),
+        "opt_delta_b_depth_shift_ci_low": float(depth_shift.low),
+        "opt_delta_b_depth_shift_ci_high": float(depth_shift.high),
         "opt_phase4_perm_null_marginals_exact": _exact(marginals, PERMUTATION, key),
         "opt_phase4_shift_null_marginals_exact": _exact(marginals, CIRCULAR_SHIFT, key),
         "opt_occupancy": measured.density_4n.occupancy,
@@ -106,8 +110,8 @@ def _optional(key: Row, measured: ConditionMeasures, grid: pd.Series, marginals:
         "opt_token0_event_share": float(grid["token0_event_share"]),
         "opt_perm_z_b_tot": measured.permutation.z,
         "opt_perm_p_b_tot": measured.permutation.p,
-        "opt_shift_z_b_tot": measured.shift.z,
-        "opt_shift_p_b_tot": measured.shift.p,
+        "opt_shift_z_b_depth": measured.shift.z,
+        "opt_shift_p_b_depth": measured.shift.p,
         "opt_n_avalanches_8n": float(len(measured.avalanches_8n)),
         "opt_avalanche_size_mean_8n": _mean(measured.avalanches_8n.size),
         "opt_swap_delta_b_tot": float(point.b_tot) - measured.swap_b_tot,

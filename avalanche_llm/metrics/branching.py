@@ -24,7 +24,9 @@ the overlap of two independent random subsets is hypergeometric.
 A shift keeps the R pairs of the ring and opens the ring at another place, each of the other T - 1 equally
 likely. The relative shift of two layers is 0 with probability 1 / (T - 1) and each other value with
 (T - 2) / (T - 1)^2, and the overlaps over all relative shifts sum to k[l] k[l+1]. T = 1 has no non-zero
-shift: the null is the raster itself.
+shift: the null is the raster itself. A layer with a memory along tokens loses more pairs at the new opening
+than the seam of its ends brings, so that b_time, and with it b_tot, exceeds this null although layers are
+unrelated; b_depth does not, and is what is tested against shifts (docs/validity.md).
 """
 
 from dataclasses import dataclass, fields
@@ -74,6 +76,7 @@ class Branching:
     delta_b_time: Float64[np.ndarray, "*out"]
     delta_b_depth: Float64[np.ndarray, "*out"]
     delta_b_tot: Float64[np.ndarray, "*out"]
+    delta_b_depth_shift: Float64[np.ndarray, "*out"]
     delta_b_tot_shift: Float64[np.ndarray, "*out"]
 
 
@@ -137,6 +140,7 @@ def branching(sums: BranchingSums, weights: Int64[np.ndarray, "reps seq"] | None
         delta_b_time=per_site(time - perm_time, sites),
         delta_b_depth=per_site(depth - perm_depth, sites),
         delta_b_tot=per_site((time + depth) - (perm_time + perm_depth), sites),
+        delta_b_depth_shift=per_site(depth - shift_depth, sites),
         delta_b_tot_shift=per_site((time + depth) - (shift_time + shift_depth), sites),
     )
 

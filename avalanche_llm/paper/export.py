@@ -6,14 +6,17 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.files import json_bytes, raw
-from avalanche_llm.paper.claims import Claim, all_claims
+from avalanche_llm.paper.claim import Claim
+from avalanche_llm.paper.claims import all_claims
 from avalanche_llm.paper.inputs import PaperInputs
-from avalanche_llm.paper.lint import lint_artifacts, lint_citations, lint_wording, read_bibliography
+from avalanche_llm.paper.lint import Entry, lint_artifacts, lint_citations, lint_wording, read_bibliography
+from avalanche_llm.paper.prose import Prose, heading
 from avalanche_llm.paper.sections import exports, pages
 from avalanche_llm.resources import packaged
 
@@ -28,7 +31,11 @@ def write_paper(run: Run, inputs: PaperInputs) -> None:
     made = pages(inputs, claims, names)
     texts = {page.name: str(page) for page in made.values()}
     bibliography = packaged("bib/references.bib").read_bytes()
-    keys = lint_citations(texts, read_bibliography(bibliography.decode("utf-8")))
+    entries = read_bibliography(bibliography.decode("utf-8"))
+    keys = lint_citations(texts, entries)
+    snapshot = made["paper_snapshot"]
+    made["paper_snapshot"] = replace(snapshot, blocks=(*snapshot.blocks, *references([entries[key] for key in keys])))
+    texts = {page.name: str(page) for page in made.values()}
     lint_artifacts(texts, [*inputs.chain, run], exports(inputs))
     for name, text in texts.items():
         lint_wording(name, text)
@@ -40,6 +47,19 @@ def write_paper(run: Run, inputs: PaperInputs) -> None:
     pdf = printed([str(page) for page in made.values()], bibliography)
     if pdf is not None:
         run.save("paper_pdf", raw(pdf))
+
+
+def references(entries: Sequence[Entry]) -> list[Prose]:
+    """The works that the sections cite. Their years and pages are the bibliography's, not this paper's numbers."""
+    return [heading("References"), Prose(("\n".join(_reference(entry) for entry in entries),))]
+
+
+def _reference(entry: Entry) -> str:
+    found = entry.fields
+    where = found.get("journal") or found.get("publisher") or found.get("booktitle") or "preprint"
+    place = next(f"{name}:{found[key]}" for key, name in (("doi", "doi"), ("eprint", "arXiv"), ("isbn", "ISBN")) if key in found)
+    authors = found["author"].replace(" and ", "; ")
+    return f"- [@{entry.key}] {authors} ({found['year']}). {found['title'].rstrip('.')}. {where}. {place}"
 
 
 def described(claim: Claim) -> dict[str, Any]:

@@ -1,15 +1,17 @@
 """What the paper is written from: the runs it rests on, and every table of theirs as a sheet that knows its file (spec 20)."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
+import yaml
 
-from avalanche_llm.io.artifacts import RunArtifacts
+from avalanche_llm.errors import MissingArtifact
+from avalanche_llm.io.artifacts import CONFIG_NAME, RunArtifacts
 from avalanche_llm.io.store import RunStore, Upstream
-from avalanche_llm.paper.facts import Origin, Sheet
+from avalanche_llm.paper.facts import Fact, Origin, Sheet, Value
 from avalanche_llm.phases.job import Job
 from avalanche_llm.plotting.schemas import SCHEMAS
 
@@ -48,15 +50,47 @@ class PaperInputs:
         return [*self.runs.values(), *self.twin.values()]
 
 
+def recorded(run: Upstream, *path: str) -> Fact:
+    """A value of a run's record."""
+    value: Any = run.record
+    for key in path:
+        value = value[key]
+    return Fact(value, "", Origin.of_record(run), "", ".".join(path), exact=True)
+
+
+def configured(run: Upstream, dotted: str) -> list[Fact]:
+    """A value of a run's resolved config, or each of a list."""
+    path = run.folder / CONFIG_NAME
+    value: Any = yaml.safe_load(path.read_bytes())
+    for key in dotted.split("."):
+        value = value[key]
+    origin = Origin(run.run_id, run.phase_id, "config_resolved", CONFIG_NAME, run.record["hashes"]["config_sha256"])
+    values: list[Value] = value if isinstance(value, list) else [value]
+    return [Fact(item, "", origin, "", dotted, exact=True) for item in values]
+
+
 def runs_behind(job: Job, run: RunArtifacts) -> tuple[dict[str, Upstream], dict[str, Upstream]]:
     """The runs that a phase 7 run rests on by phase id: those of its own role, and those of the other."""
     found: dict[str, Upstream] = {}
     _follow(job.store, run.record["dependencies"], found)
     role = job.settings.run.model_role
     ordered = sorted(found.values(), key=lambda upstream: upstream.record["phase_id"])
-    own = {upstream.phase_id: upstream for upstream in ordered if upstream.record["model"]["role"] == role}
-    other = {upstream.phase_id: upstream for upstream in ordered if upstream.record["model"]["role"] != role}
+    own = _by_phase([upstream for upstream in ordered if upstream.record["model"]["role"] == role])
+    other = _by_phase([upstream for upstream in ordered if upstream.record["model"]["role"] != role])
     return own, other
+
+
+def _by_phase(runs: Sequence[Upstream]) -> dict[str, Upstream]:
+    """Phase id to run. MissingArtifact where two runs of one phase lie behind the paper: which one is meant would be open."""
+    found: dict[str, Upstream] = {}
+    for upstream in runs:
+        other = found.setdefault(upstream.phase_id, upstream)
+        if other is not upstream:
+            raise MissingArtifact(
+                f"{other.run_id} and {upstream.run_id} both lie behind this paper as {upstream.phase_id}; "
+                "choose runs that share one with --dep RUN_ID"
+            )
+    return found
 
 
 def _follow(store: RunStore, dependencies: list[dict[str, str]], found: dict[str, Upstream]) -> None:
@@ -88,7 +122,11 @@ def _others(runs: Mapping[str, Upstream]) -> dict[str, Sheet]:
     grid, select, rasters = "PHASE2_GAIN_GRID", "PHASE2_SELECT_GSTAR", "PHASE3_EXTRACT_RASTERS"
     analysis = "PHASE5_ANALYZE_AND_EXPORT"
     return {
-        SELECTIONS: Sheet(origin(select, "gstar"), CELL, rows(select, "gstar", "selections")),
+        SELECTIONS: Sheet(
+            origin(select, "gstar"),
+            CELL,
+            rows(select, "gstar", "selections").rename(columns={"ci_low": "gstar_ci_low", "ci_high": "gstar_ci_high"}),
+        ),
         VERDICTS: Sheet(origin(analysis, "signatures"), CELL, rows(analysis, "signatures", "verdicts")),
         GRID: Sheet(origin(grid, "metrics"), (*CELL, "g"), frame(grid, "metrics")),
         HELD_OUT: Sheet(origin(rasters, "metrics"), (*CELL, "g_condition"), frame(rasters, "metrics")),

@@ -2,7 +2,6 @@
 
 import pandas as pd
 
-from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.io.artifacts import RunArtifacts
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.paper.export import write_paper
@@ -13,14 +12,19 @@ from avalanche_llm.phases.context import guard
 from avalanche_llm.phases.job import Job
 from avalanche_llm.plotting.export import export_tables
 from avalanche_llm.plotting.schemas import SCHEMAS
+from avalanche_llm.release.chain import require_intact
+from avalanche_llm.stages import stages
+
+ANALYSIS = "PHASE5_ANALYZE_AND_EXPORT"
 
 
 def export_paper(job: Job) -> str:
     """Run phase 7 and return its run id."""
+    beside = twin_runs(job, stages()["PHASE7_PAPER_EXPORT"].needs)
     run = job.begin("PHASE7_PAPER_EXPORT")
     with guard(job, run):
-        analysis = job.upstream("PHASE5_ANALYZE_AND_EXPORT")
-        of_twin = [upstream.dependency() for upstream in twin_runs(job, run.stage.needs)]
+        analysis = job.upstream(ANALYSIS)
+        of_twin = [upstream.dependency() for upstream in beside]
         known = {dependency["run_id"] for dependency in run.record["dependencies"]}
         added = [dependency for dependency in of_twin if dependency["run_id"] not in known]
         run.describe(
@@ -41,16 +45,26 @@ def export_paper(job: Job) -> str:
 def tables(job: Job, run: RunArtifacts) -> dict[str, pd.DataFrame]:
     """T07 where the run rests on both roles, else no table."""
     own, twin = runs_behind(job, run)
-    return {TABLE_ID: replication_table(run, own, twin)} if "PHASE5_ANALYZE_AND_EXPORT" in twin else {}
+    return {TABLE_ID: replication_table(run, own, twin)} if ANALYSIS in twin else {}
 
 
 def twin_runs(job: Job, needs: tuple[str, ...]) -> list[Upstream]:
-    """The other role's complete runs of the needed phases; none where the config names no model for it."""
+    """The other role's complete runs of the needed phases; none where it has no model in the config, or no analysis.
+
+    Raises MissingArtifact where several fit, since that role was measured and which run is meant has to be said, and where
+    one, or what it rests on, is not as recorded.
+    """
     twin = job.twin()
-    found = []
-    for phase_id in needs if twin else ():
-        try:
-            found.append(twin.upstream(phase_id))  # type: ignore[union-attr]  # the loop is empty without a twin
-        except MissingArtifact:
-            continue
+    if twin is None:
+        return []
+    found = [twin.upstream(phase_id) for phase_id in needs if _is_measured(twin, phase_id)]
+    if not any(upstream.phase_id == ANALYSIS for upstream in found):
+        return []
+    require_intact(job.store, [upstream.run_id for upstream in found])
     return found
+
+
+def _is_measured(job: Job, phase_id: str) -> bool:
+    stage = stages()[phase_id]
+    scope = job.config.scope_sha256(stage.scope)
+    return any(run.record["hashes"]["scope_sha256"] == scope for run in job.store.complete_runs(stage.tag))

@@ -52,11 +52,11 @@ _NAMES: Final[Mapping[str, str]] = MappingProxyType(
 
 @styled
 def null_delta_b(summary: pd.DataFrame) -> Figure:
-    """F04: b_tot over the permutation null and over the circular-shift null (rows), with intervals."""
+    """F04: b_tot over the permutation null, b_depth over the circular-shift null (rows), with intervals."""
     measures = [Measure("delta_b_tot", "over permutation:\n$\\Delta b_\\mathrm{tot}$ (pairs/site)", 0.0)]
-    if "opt_delta_b_tot_shift" in summary:
-        label = "over circular shift:\n$\\Delta b_\\mathrm{tot}$ (pairs/site)"
-        measures.append(Measure("opt_delta_b_tot_shift", label, 0.0, hollow=True))
+    if "opt_delta_b_depth_shift" in summary:
+        label = "over circular shift:\n$\\Delta b_\\mathrm{depth}$ (pairs/site)"
+        measures.append(Measure("opt_delta_b_depth_shift", label, 0.0, hollow=True))
     grid = curve_rows(summary, measures, 1.5, "F04")
     grid.figure.supxlabel(GAIN_LABEL)
     handles = [*rate_handles(rates(summary)), band_handle(), line_handle(Series(GREY, "", "-"), "no excess")]

@@ -54,10 +54,11 @@ T01: Final = _table(
     "crackling_gamma crackling_ci_low crackling_ci_high n_sequences n_avalanches avalanche_size_mean "
     f"avalanche_size_median avalanche_span_tokens_mean avalanche_span_layers_mean {_END} {_CI} "
     "opt_b_tot_shift opt_delta_b_tot_shift opt_delta_b_tot_shift_ci_low opt_delta_b_tot_shift_ci_high "
+    "opt_delta_b_depth_shift opt_delta_b_depth_shift_ci_low opt_delta_b_depth_shift_ci_high "
     "opt_phase4_perm_null_marginals_exact opt_phase4_shift_null_marginals_exact opt_occupancy "
     "opt_occupancy_over_pc_4n opt_occupancy_over_pc_8n opt_largest_component_share opt_border_share "
     "opt_b_tot_over_perm opt_m_tokens opt_m_layers opt_chi_ddof1 opt_token0_event_share "
-    "opt_perm_z_b_tot opt_perm_p_b_tot opt_shift_z_b_tot opt_shift_p_b_tot opt_n_avalanches_8n "
+    "opt_perm_z_b_tot opt_perm_p_b_tot opt_shift_z_b_depth opt_shift_p_b_depth opt_n_avalanches_8n "
     "opt_avalanche_size_mean_8n opt_swap_delta_b_tot opt_rate_z_max",
 )
 T02: Final = _table(

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from avalanche_llm.canon import load_canon
-from avalanche_llm.config import resolve_config
-from avalanche_llm.errors import MissingArtifact, SchemaError
+from avalanche_llm.config import ResolvedConfig, read_yaml
+from avalanche_llm.errors import ConfigError, MissingArtifact, SchemaError
 from avalanche_llm.io.artifacts import CONFIG_NAME, RECORD_NAME, index_by_path, read_record
 from avalanche_llm.io.hashing import code_version, sha256_file
 from avalanche_llm.io.store import RunStore, Upstream
@@ -173,7 +172,11 @@ def _file(path: Path, relative: str, expected: str) -> Iterator[Finding]:
 def _against_stage(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
     """What this very code writes into a record of this phase; a run of other code may lawfully differ."""
     stage = stages()[record["phase_id"]]
-    scope = resolve_config(folder / CONFIG_NAME, load_canon()).scope_sha256(stage.scope)
+    try:
+        scope = ResolvedConfig.of(read_yaml(folder / CONFIG_NAME)).scope_sha256(stage.scope)
+    except ConfigError as error:
+        yield Finding("changed", str(error))
+        return
     if scope != record["hashes"]["scope_sha256"]:
         yield Finding("changed", f"{RECORD_NAME}: scope_sha256 is not that of {CONFIG_NAME}, expected {scope[:12]}")
     held = record["artifacts"]

@@ -90,7 +90,8 @@ def _difference(run: Upstream, name: str, made: bytes | None) -> str:
     try:
         return f"{relative}: {_first_cell(table_id, _cells(run.folder / relative, form), _cells(io.BytesIO(made), form))}"
     except (OSError, ValueError) as error:
-        return f"{relative}: it cannot be read as a table: {str(error).splitlines()[0]}"
+        said = f"{type(error).__name__}: {error}"
+        return f"{relative}: it cannot be read as a table: {said.splitlines()[0]}"
 
 
 def _cells(source: Path | io.BytesIO, form: str) -> pd.DataFrame:

@@ -97,11 +97,11 @@
       ...curveOf("total", "delta_b_tot", colour("fg"), "circle"),
       ...curveOf("along layers", "delta_b_depth", colour("c2"), "square"),
       ...curveOf("along tokens", "delta_b_time", colour("c1"), "triangle-up"),
-      ...curveOf("total, over shift", "opt_delta_b_tot_shift", colour("c3"), "diamond-open", "dash"),
+      ...curveOf("depth, over shift", "opt_delta_b_depth_shift", colour("c3"), "diamond-open", "dash"),
     ];
     const marks = { shapes: [horizontal(0), ...gstarMarks()], annotations: [gstarLabel()] };
     const axes = { xaxis: axis("gain g"), yaxis: axis("delta_b, pairs per site", { rangemode: "tozero" }), hovermode: "x unified" };
-    at("chart-excess").setAttribute("aria-label", `Excess over gain: delta_b_tot ${rangeOf("delta_b_tot")} over permutation, ${rangeOf("opt_delta_b_tot_shift")} over shift.`);
+    at("chart-excess").setAttribute("aria-label", `Excess over gain: delta_b_tot ${rangeOf("delta_b_tot")} over permutation, ${rangeOf("opt_delta_b_depth_shift")} over shift.`);
     Plotly.react("chart-excess", traces, layout({ ...axes, ...marks }), config);
   };
 

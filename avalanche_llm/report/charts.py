@@ -26,7 +26,7 @@ from avalanche_llm.report.sizes import at_least, fitted
 DIGITS: Final = 6
 SEQUENCE: Final = 0
 """The held-out sequence that is shown; F01 shows the same one."""
-CURVES: Final = ("b_tot", "b_time", "b_depth", "delta_b_tot", "delta_b_time", "delta_b_depth", "opt_delta_b_tot_shift")
+CURVES: Final = ("b_tot", "b_time", "b_depth", "delta_b_tot", "delta_b_time", "delta_b_depth", "opt_delta_b_depth_shift")
 BARE: Final = ("b_tot_perm", "opt_b_tot_shift")
 DEFINITIONS: Final = {"SPIKE_ONE_SIDED_POS": "one-sided (z > τ)", "SPIKE_TWO_SIDED_ABS": "two-sided (|z| > τ)"}
 REPLACED: Final = "\ufffd"

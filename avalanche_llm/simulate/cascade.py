@@ -1,4 +1,4 @@
-"""Branching processes along tokens: with immigration and subsampling, and single trees (SCIENCE section 9; spec 16).
+"""Branching processes along tokens: with immigration and subsampling, and single trees (SCIENCE section 9).
 
 With immigration, in every layer by itself, a[t + 1] ~ Poisson(m a[t] + immigration), of which each event is seen with
 probability `seen`: A ~ Binomial(a, seen). Sums over layers are branching processes of the same m. With
@@ -19,12 +19,14 @@ from typing import Final
 
 import numpy as np
 from jaxtyping import Float64, UInt16
+from scipy import special
 
 from avalanche_llm.simulate.truth import Shape, SimulatedRaster, as_counts, lagged, raster_truth
 
 TREE_SIZE_EXPONENT: Final = 1.5
 _FORGOTTEN: Final = 1e-6
 """The burn-in lasts until this share of the start is left."""
+_NEGLIGIBLE: Final = 1e-12
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,16 @@ def branching_process(shape: Shape, m: float, *, immigration: float, seen: float
         counts = rng.binomial(counts, seen)
 
     lag = np.arange(shape.n_tokens)
-    silent = _generating(np.array(1.0 - seen), m, immigration)
+    silent = _generating(1.0 - seen, m, immigration)
     both = np.array([_both_silent(int(k), m, immigration, seen) for k in lag])
     pair = 1.0 - 2.0 * silent + both
     p = float(1.0 - silent)
-    pair[0] = p
     same = np.broadcast_to(pair, (shape.n_layers, shape.n_tokens))
     following = np.full((shape.n_layers - 1, shape.n_tokens), p * p)
     variance = mean / (1.0 - m * m)
     own = (1.0 - seen) * mean * shape.n_tokens  # seeing at random
     chi = float((seen * variance * lagged(m**lag).sum() + own) / (shape.n_tokens * mean))
-    truth = raster_truth(lagged(same), lagged(following), chi=chi, m=m, propagates=True)
+    truth = raster_truth(np.full(same.shape, p), lagged(same), lagged(following), chi=chi, m=m, propagates=True)
     return SimulatedRaster(as_counts(np.ascontiguousarray(counts.transpose(1, 2, 0))), truth)
 
 
@@ -77,22 +78,27 @@ def branching_trees(shape: Shape, m: float, *, seed: int) -> SimulatedTrees:
 
 
 def _mean_size(m: float, generations: int) -> Float64[np.ndarray, " duration"]:
-    """E[S | D = n]: with F_n(s) = E[s^S; D <= n] = s exp(m (F_(n-1)(s) - 1)), from F_n and its derivative at s = 1."""
-    probability, events = np.zeros(generations + 1), np.zeros(generations + 1)
-    for n in range(1, generations + 1):
-        probability[n] = np.exp(m * (probability[n - 1] - 1.0))
-        events[n] = probability[n] * (1.0 + m * events[n - 1])
-    return np.asarray(np.diff(events) / np.diff(probability))
+    """E[S | D = n] from F_n(s) = E[s^S; D <= n] = s exp(m (F_(n-1)(s) - 1)) and its derivative at s = 1.
+
+    In differences q_n = P(D = n) = F_(n-1) expm1(m q_(n-1)), because those of F_n and of its derivative cancel.
+    """
+    within, events, q = np.exp(-m), np.exp(-m), np.exp(-m)
+    mean = np.ones(generations)
+    for n in range(1, generations):
+        mean[n] = 1.0 + m * events + mean[n - 1] / special.exprel(m * q)
+        q = within * np.expm1(m * q)
+        within += q
+        events += q * mean[n]
+    return mean
 
 
-def _generating(s: Float64[np.ndarray, ""], m: float, immigration: float) -> float:
+def _generating(s: float, m: float, immigration: float) -> float:
     """E[s^a] of the stationary process."""
-    log_value = 0.0
-    rest = 1.0 - float(s)
-    while rest > _FORGOTTEN * 1e-6:
+    log_value, rest = 0.0, 1.0 - s
+    while rest > _NEGLIGIBLE:
         log_value -= immigration * rest
         rest = -np.expm1(-m * rest)
-    return float(np.exp(log_value - immigration * rest / (1.0 - m)))
+    return float(np.exp(log_value - immigration * rest / (1.0 - m)))  # from here on every step shrinks it by m
 
 
 def _both_silent(lag: int, m: float, immigration: float, seen: float) -> float:
@@ -101,5 +107,4 @@ def _both_silent(lag: int, m: float, immigration: float, seen: float) -> float:
     for _ in range(lag):
         log_value -= immigration * rest
         rest = -np.expm1(-m * rest)
-    thinned = np.array((1.0 - seen) * (1.0 - rest))
-    return float(np.exp(log_value)) * _generating(thinned, m, immigration)
+    return float(np.exp(log_value)) * _generating((1.0 - seen) * (1.0 - rest), m, immigration)

@@ -1,4 +1,4 @@
-"""Directed percolation along tokens: an event makes others at the next token (spec 16).
+"""Directed percolation along tokens: an event makes others at the next token.
 
 Site (l, t + 1) is occupied with probability p_dp if (l, t) or (l - 1, t) is, and, whatever its parents, with the
 probability `source` (a spontaneous event). Token 0 is occupied with probability `initial`. Without a source this is
@@ -17,7 +17,6 @@ from jaxtyping import Float64
 from avalanche_llm.errors import DataError
 from avalanche_llm.simulate.truth import RasterTruth, Shape, SimulatedRaster, raster_truth
 
-CRITICAL_P: Final = 0.705485
 MAX_LAYERS: Final = 10
 """The transition matrix has 4^layers entries."""
 
@@ -43,9 +42,10 @@ def _truth(n_layers: int, n_tokens: int, p_dp: float, source: float, initial: fl
     second = _second_moments(n_layers, n_tokens, p_dp, source, initial)
     layer = np.arange(n_layers)
     same, following = second[layer, layer], second[layer[:-1], layer[1:]]
-    mean = float(np.trace(same, axis1=1, axis2=2).sum())
+    occupied = np.diagonal(same, axis1=1, axis2=2)  # X is 0 or 1, so E[X X] = E[X]
+    mean = float(occupied.sum())
     chi = (float(second.sum()) - mean**2) / mean
-    return raster_truth(same, following, chi=chi, m=float("nan"), propagates=True)
+    return raster_truth(occupied, same, following, chi=chi, m=float("nan"), propagates=True)
 
 
 def _occupied(before: np.ndarray, p_dp: float, source: float) -> Float64[np.ndarray, "*state layer"]:

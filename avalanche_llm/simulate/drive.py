@@ -1,4 +1,4 @@
-"""Layers that follow a common latent drive, without any propagation: what fools a naive analysis (spec 10, 16).
+"""Layers that follow a common latent drive, without any propagation: what fools a naive analysis (spec 10).
 
     d[token] ~ Gamma(shape, mean 1), kept from one token to the next with probability `persistence`, else drawn anew
     A[layer, token] ~ Poisson(rate d[token]), independent given d
@@ -28,7 +28,6 @@ def latent_drive(
     rng = np.random.Generator(np.random.PCG64(seed))
     drive = rng.gamma(gamma_shape, 1.0 / gamma_shape, size=(shape.n_seq, bands, shape.n_tokens))
     renewed = rng.random(drive.shape) >= persistence
-    renewed[..., 0] = True
     token = np.arange(shape.n_tokens)
     since = np.maximum.accumulate(np.where(renewed, token, 0), axis=-1)
     drive = np.take_along_axis(drive, since, axis=-1)
@@ -38,10 +37,10 @@ def latent_drive(
     p, q2 = 1.0 - silent, 1.0 - 2.0 * silent + both_silent
     kept = np.power(persistence, token)
     pair = kept * q2 + (1.0 - kept) * p * p
-    same = np.broadcast_to(pair, (shape.n_layers, shape.n_tokens)).copy()
-    same[:, 0] = p
+    same = np.broadcast_to(pair, (shape.n_layers, shape.n_tokens))
     in_band = np.arange(1, shape.n_layers) % (shape.n_layers // bands) > 0
     following = np.where(in_band[:, None], pair, p * p)
     chi = 1.0 + shape.n_layers / bands * rate / gamma_shape * lagged(kept).sum() / shape.n_tokens
     m = persistence if persistence > 0.0 else float("nan")
-    return SimulatedRaster(counts, raster_truth(lagged(same), lagged(following), chi=float(chi), m=m, propagates=False))
+    truth = raster_truth(np.full(same.shape, p), lagged(same), lagged(following), chi=float(chi), m=m, propagates=False)
+    return SimulatedRaster(counts, truth)

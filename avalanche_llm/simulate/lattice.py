@@ -1,4 +1,4 @@
-"""Sites without any interaction: independent lattice, site percolation, Poisson counts (SCIENCE section 9; spec 16).
+"""Sites without any interaction: independent lattice, site percolation, Poisson counts (SCIENCE section 9).
 
     independent lattice   P(X = 1) = p[layer]
     site percolation      the same with p = p_c of an adjacency, where clusters of every size exist by density alone
@@ -47,8 +47,11 @@ def poisson_counts(shape: Shape, rate: float, *, seed: int) -> SimulatedRaster:
 
 def _independent(p: np.ndarray, shape: Shape, chi: float) -> RasterTruth:
     square = (shape.n_tokens, shape.n_tokens)
-    same = np.broadcast_to((p * p)[:, None, None], (shape.n_layers, *square)).copy()
-    token = np.arange(shape.n_tokens)
-    same[:, token, token] = p[:, None]
-    following = np.broadcast_to((p[:-1] * p[1:])[:, None, None], (shape.n_layers - 1, *square))
-    return raster_truth(same, following, chi=chi, m=float("nan"), propagates=False)
+    return raster_truth(
+        np.broadcast_to(p[:, None], (shape.n_layers, shape.n_tokens)),
+        np.broadcast_to((p * p)[:, None, None], (shape.n_layers, *square)),
+        np.broadcast_to((p[:-1] * p[1:])[:, None, None], (shape.n_layers - 1, *square)),
+        chi=chi,
+        m=float("nan"),
+        propagates=False,
+    )

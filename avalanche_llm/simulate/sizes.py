@@ -1,4 +1,4 @@
-"""Planted avalanches whose sizes, or whose growth with duration, follow a chosen law (SCIENCE section 9; spec 16).
+"""Planted avalanches whose sizes, or whose growth with duration, follow a chosen law (SCIENCE section 9).
 
     sizes    isolated sites (even layers, even tokens), each with S events: S of a power law P(S = s) = s^-alpha / zeta(alpha),
              or round(exp(mu + sigma N(0, 1))) given that it is at least 1

@@ -1,6 +1,6 @@
-"""What a simulator returns: a raster of counts and the exact values that its measures estimate (spec 16).
+"""What a simulator returns: a raster of counts and the exact values that its measures estimate.
 
-With E[X[l, t] X[k, s]] known, every branching ratio and both null expectations of `metrics.branching` are ratios
+With E[X[l,t]] and E[X[l,t] X[k,s]] known, every branching ratio and both null expectations of `metrics.branching` are ratios
 of expectations per sequence, summed over the pairs of sites that they count:
 
     b_time  = sum E[X[l,t] X[l,t+1]] / sum E[X]        b_depth = sum E[X[l,t] X[l+1,t]] / sum E[X]
@@ -38,6 +38,7 @@ class RasterTruth:
     b_depth: float
     delta_b_time: float
     delta_b_depth: float
+    delta_b_depth_shift: float
     delta_b_tot_shift: float
     chi: float
     m: float
@@ -61,6 +62,7 @@ class SimulatedRaster:
 
 
 def raster_truth(
+    occupied: Float64[np.ndarray, "layer token"],
     same: Float64[np.ndarray, "layer token token"],
     following: Float64[np.ndarray, "layer-1 token token"],
     *,
@@ -68,15 +70,15 @@ def raster_truth(
     m: float,
     propagates: bool,
 ) -> RasterTruth:
-    """The truth from second moments: same[l, t, s] = E[X[l,t] X[l,s]], following[l, t, s] = E[X[l,t] X[l+1,s]].
+    """The truth from occupied[l, t] = E[X[l,t]], same[l, t, s] = E[X[l,t] X[l,s]], following[l, t, s] = E[X[l,t] X[l+1,s]].
 
-    The diagonal of `same` is E[X], since X is 0 or 1.
+    The diagonal of `same` is no pair and not read.
     """
     n_tokens = same.shape[-1]
-    sites = np.trace(same, axis1=1, axis2=2).sum()
+    sites = occupied.sum()
     time = np.trace(same[:, :, 1:], axis1=1, axis2=2)
     depth = np.trace(following, axis1=1, axis2=2)
-    perm_time = (same.sum(axis=(1, 2)).sum() - sites) / n_tokens
+    perm_time = (same.sum() - np.trace(same, axis1=1, axis2=2).sum()) / n_tokens
     all_pairs = following.sum(axis=(1, 2))
     n_shifts = n_tokens - 1
     shift_time = (time + same[:, 0, -1] - time / n_shifts).sum()
@@ -86,6 +88,7 @@ def raster_truth(
         b_depth=float(depth.sum() / sites),
         delta_b_time=float((time.sum() - perm_time) / sites),
         delta_b_depth=float((depth.sum() - all_pairs.sum() / n_tokens) / sites),
+        delta_b_depth_shift=float((depth.sum() - shift_depth) / sites),
         delta_b_tot_shift=float((time.sum() + depth.sum() - shift_time - shift_depth) / sites),
         chi=chi,
         m=m,

@@ -8,16 +8,18 @@ import os
 import sys
 from pathlib import Path
 
+from avalanche_llm.canon import load_canon
 from avalanche_llm.errors import AvalancheError, MissingArtifact
 from avalanche_llm.io.files import raw, write_atomically
 from avalanche_llm.validity.figures import figure_files
+from avalanche_llm.validity.limits import Limits
 from avalanche_llm.validity.report import report
 from avalanche_llm.validity.results import Repetitions, from_json, run_studies, to_json
 
 
 def validate(folder: Path, repetitions: Repetitions, *, workers: int) -> None:
     """Run every study and write results, report and figures under `folder`."""
-    write_atomically(folder / "validity.json", raw(to_json(run_studies(repetitions, workers=workers))))
+    write_atomically(folder / "validity.json", raw(to_json(run_studies(repetitions, Limits.of(load_canon()), workers=workers))))
     render(folder)
 
 

@@ -1,8 +1,8 @@
 """Branching and chi: intervals against the truth, and the laws of z and p against permutations and shifts.
 
 One simulation serves all numbers of sequences: the first n of every repetition. An interval covers where its
-percentile bounds enclose the truth of the process (`metrics.stats`, BOOTSTRAP_REPS replicates, the same weights in every
-repetition, as in the pipeline). Null tests use the first NULL_SEQUENCES sequences and 199 draws.
+percentile bounds enclose the truth of the process (`metrics.stats`; the same weights in every repetition, as in the
+pipeline). Null tests use the first NULL_SEQUENCES sequences and NULL_DRAWS draws.
 """
 
 from collections.abc import Iterator
@@ -20,17 +20,24 @@ from avalanche_llm.metrics.stats import bootstrap_weights, exceedance_p, percent
 from avalanche_llm.raster.build import occupancy
 from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, PERMUTATION
 from avalanche_llm.simulate.truth import RasterTruth, Shape
+from avalanche_llm.validity.limits import Limits
 from avalanche_llm.validity.scenarios import LAYERS, TOKENS, Scenario, draw_raster, scenario
 from avalanche_llm.validity.shares import Share, share
 
 SEQUENCES: Final = (16, 64, 128)
 NULL_SEQUENCES: Final = 64
 NULL_DRAWS: Final = 199
-BOOTSTRAP_REPS: Final = 500
-BOOTSTRAP_SEED: Final = 1337
 LEVEL: Final = 0.05
-RATIOS: Final = ("b_time", "b_depth", "b_tot", "delta_b_time", "delta_b_depth", "delta_b_tot", "delta_b_tot_shift")
-CHI_EPS: Final = 1e-8
+RATIOS: Final = (
+    "b_time",
+    "b_depth",
+    "b_tot",
+    "delta_b_time",
+    "delta_b_depth",
+    "delta_b_tot",
+    "delta_b_depth_shift",
+    "delta_b_tot_shift",
+)
 P_BINS: Final = 20
 _PART: Final = 100
 """Repetitions simulated at once."""
@@ -81,14 +88,14 @@ _ENSEMBLES: Final = ((PERMUTATION, permutation_ensemble), (CIRCULAR_SHIFT, shift
 _STATISTICS: Final = ("b_depth", "b_tot")
 
 
-def branching_study(name: str, repetitions: int) -> tuple[list[IntervalRow], list[NullRow]]:
+def branching_study(name: str, repetitions: int, limits: Limits) -> tuple[list[IntervalRow], list[NullRow]]:
     """Both tables for one scenario."""
     one = scenario(name)
     parts = [
         _part(one, index, min(_PART, repetitions - first)) for index, first in enumerate(range(0, repetitions, _PART))
     ]
     truth = one.draw(Shape(1, LAYERS, TOKENS), seed=0).truth
-    return list(_interval_rows(one, truth, parts)), list(_null_rows(one, parts))
+    return list(_interval_rows(one, truth, parts, limits)), list(_null_rows(one, parts))
 
 
 def _part(one: Scenario, index: int, repetitions: int) -> _Repetitions:
@@ -110,9 +117,11 @@ def _part(one: Scenario, index: int, repetitions: int) -> _Repetitions:
     return _Repetitions(sums, sequence_totals(counts), z, p)
 
 
-def _interval_rows(one: Scenario, truth: RasterTruth, parts: list[_Repetitions]) -> Iterator[IntervalRow]:
+def _interval_rows(
+    one: Scenario, truth: RasterTruth, parts: list[_Repetitions], limits: Limits
+) -> Iterator[IntervalRow]:
     for n_sequences in SEQUENCES:
-        weights = bootstrap_weights(n_sequences, reps=BOOTSTRAP_REPS, seed=BOOTSTRAP_SEED)
+        weights = bootstrap_weights(n_sequences, reps=limits.bootstrap_reps, seed=limits.bootstrap_seed)
         points = [branching(part.sums[:, :n_sequences]) for part in parts]
         replicates = [branching(part.sums[:, :n_sequences], weights) for part in parts]
         for measure in RATIOS:
@@ -125,8 +134,8 @@ def _interval_rows(one: Scenario, truth: RasterTruth, parts: list[_Repetitions])
             "chi",
             n_sequences,
             truth.chi,
-            susceptibility(totals, eps=CHI_EPS),
-            susceptibility_bootstrap(totals, weights, eps=CHI_EPS),
+            susceptibility(totals, eps=limits.chi_eps),
+            susceptibility_bootstrap(totals, weights, eps=limits.chi_eps),
         )
 
 

@@ -23,21 +23,15 @@ from avalanche_llm.simulate.cascade import TREE_SIZE_EXPONENT, branching_trees
 from avalanche_llm.simulate.lattice import PERCOLATION_SIZE_EXPONENT
 from avalanche_llm.simulate.sizes import lognormal_sizes, planted_growth, power_law_sizes
 from avalanche_llm.simulate.truth import Shape
-from avalanche_llm.validity.branching_study import BOOTSTRAP_REPS, BOOTSTRAP_SEED, LEVEL, SEQUENCES
+from avalanche_llm.validity.branching_study import LEVEL, SEQUENCES
+from avalanche_llm.validity.limits import Limits
 from avalanche_llm.validity.scenarios import scenario, seed_of
 from avalanche_llm.validity.shares import Share, share
 
-D_MIN: Final = 3
-D_MAX: Final = 64
-MIN_POINTS: Final = 8
-XMIN_PERCENTILE: Final = 0.8
-MIN_TAIL: Final = 100
 TAIL_SEQUENCES: Final = 32
 _NAN: Final = float("nan")
 
 Counts = UInt16[np.ndarray, "seq layer token"]
-
-
 SizeLaw = Literal["power law", "cut power law", "other"]
 """Of the sizes: a power law, one that the size of the raster or a longest duration cuts off, or neither."""
 
@@ -90,8 +84,8 @@ def _drawn(name: str, layers: int, tokens: int, n_seq: int, seed: int) -> Counts
     return scenario(name).draw(Shape(n_seq, layers, tokens), seed=seed).counts
 
 
-def _grown(gamma: float, n_seq: int, seed: int) -> Counts:
-    return planted_growth(Shape(n_seq, 16, 256), gamma, longest=D_MAX, spread=2.0, seed=seed).counts
+def _grown(gamma: float, longest: int, n_seq: int, seed: int) -> Counts:
+    return planted_growth(Shape(n_seq, 16, 256), gamma, longest=longest, spread=2.0, seed=seed).counts
 
 
 def _trees(n_seq: int, seed: int) -> Counts:
@@ -106,43 +100,44 @@ def _lognormal(n_seq: int, seed: int) -> Counts:
     return lognormal_sizes(Shape(n_seq, 16, 128), 1.5, 1.0, seed=seed).counts
 
 
-def tree_gamma() -> float:
+def tree_gamma(limits: Limits) -> float:
     """The slope that exact means of critical trees have in the fitted range."""
-    duration = np.arange(D_MIN, D_MAX + 1)
-    mean_size = branching_trees(Shape(1, 1, D_MAX), 1.0, seed=0).mean_size[D_MIN - 1 :]
+    duration = np.arange(limits.d_min, limits.d_max + 1)
+    mean_size = branching_trees(Shape(1, 1, limits.d_max), 1.0, seed=0).mean_size[limits.d_min - 1 :]
     return float(np.polyfit(np.log(duration), np.log(mean_size), 1)[0])
 
 
-CASES: Final = (
-    ExponentCase("growth, 1.5", partial(_grown, 1.5), "cut power law", gamma=1.5, alpha=1.0 + 1.0 / 1.5),
-    ExponentCase("growth, 2", partial(_grown, 2.0), "cut power law", gamma=2.0, alpha=1.0 + 1.0 / 2.0),
-    ExponentCase("critical trees", _trees, "cut power law", gamma=tree_gamma(), alpha=TREE_SIZE_EXPONENT),
-    ExponentCase("percolation", _process("percolation", 32, 128), "cut power law", alpha=PERCOLATION_SIZE_EXPONENT),
-    ExponentCase("power law, 2", partial(_power_law, 2.0), "power law", alpha=2.0, has_durations=False),
-    ExponentCase("power law, 2.5", partial(_power_law, 2.5), "power law", alpha=2.5, has_durations=False),
-    ExponentCase("log-normal", _lognormal, "other", has_durations=False),
-    ExponentCase("lattice", _process("lattice", 16, 128), "other"),
-    ExponentCase("drive, smooth", _process("drive, smooth", 16, 128), "other"),
-    ExponentCase("directed", _process("directed", 8, 256), "other"),
-)
+def cases(limits: Limits) -> tuple[ExponentCase, ...]:
+    """What is simulated. Planted growth has no duration beyond the range of the fit."""
+    grown = {gamma: partial(_grown, gamma, limits.d_max) for gamma in (1.5, 2.0)}
+    return (
+        *(ExponentCase(f"growth, {g:g}", draw, "cut power law", gamma=g, alpha=1.0 + 1.0 / g) for g, draw in grown.items()),
+        ExponentCase("critical trees", _trees, "cut power law", gamma=tree_gamma(limits), alpha=TREE_SIZE_EXPONENT),
+        ExponentCase("percolation", _process("percolation", 32, 128), "cut power law", alpha=PERCOLATION_SIZE_EXPONENT),
+        ExponentCase("power law, 2", partial(_power_law, 2.0), "power law", alpha=2.0, has_durations=False),
+        ExponentCase("power law, 2.5", partial(_power_law, 2.5), "power law", alpha=2.5, has_durations=False),
+        ExponentCase("log-normal", _lognormal, "other", has_durations=False),
+        ExponentCase("lattice", _process("lattice", 16, 128), "other"),
+        ExponentCase("drive, smooth", _process("drive, smooth", 16, 128), "other"),
+        ExponentCase("directed", _process("directed", 8, 256), "other"),
+    )
 
 
-def exponent_study(index: int, repetitions: int) -> tuple[list[GrowthRow], TailRow]:
+def exponent_study(case: ExponentCase, repetitions: int, limits: Limits) -> tuple[list[GrowthRow], TailRow]:
     """Both tables of one case."""
-    case = CASES[index]
     n_seq = max(SEQUENCES) if np.isfinite(case.gamma) else TAIL_SEQUENCES
     tables = [_components(case.draw(n_seq, seed_of("exponents", case.name, part))) for part in range(repetitions)]
     sequences = SEQUENCES if np.isfinite(case.gamma) else (TAIL_SEQUENCES,)
-    growth = [_growth_row(case, tables, n) for n in sequences] if case.has_durations else []
-    return growth, _tail_row(case, tables)
+    growth = [_growth_row(case, tables, n, limits) for n in sequences] if case.has_durations else []
+    return growth, _tail_row(case, tables, limits)
 
 
 def _components(counts: Counts) -> AvalancheTable:
     return avalanches(occupancy(counts), counts, adjacency_id="ADJ_4N", max_per_sequence=counts[0].size)
 
 
-def _growth_row(case: ExponentCase, tables: list[AvalancheTable], n_sequences: int) -> GrowthRow:
-    weights = bootstrap_weights(n_sequences, reps=BOOTSTRAP_REPS, seed=BOOTSTRAP_SEED)
+def _growth_row(case: ExponentCase, tables: list[AvalancheTable], n_sequences: int, limits: Limits) -> GrowthRow:
+    weights = bootstrap_weights(n_sequences, reps=limits.bootstrap_reps, seed=limits.bootstrap_seed)
     fits: list[CracklingFit] = []
     for table in tables:
         used = table.seq_id < n_sequences
@@ -152,9 +147,9 @@ def _growth_row(case: ExponentCase, tables: list[AvalancheTable], n_sequences: i
                 table.span_tokens[used],
                 table.seq_id[used],
                 n_sequences=n_sequences,
-                d_min=D_MIN,
-                d_max=D_MAX,
-                min_points=MIN_POINTS,
+                d_min=limits.d_min,
+                d_max=limits.d_max,
+                min_points=limits.min_points,
                 weights=weights,
                 ci_width_max=np.inf,
             )
@@ -166,13 +161,13 @@ def _growth_row(case: ExponentCase, tables: list[AvalancheTable], n_sequences: i
     return GrowthRow(case.name, n_sequences, case.gamma, share(found), mean, sd, covered)
 
 
-def _tail_row(case: ExponentCase, tables: list[AvalancheTable]) -> TailRow:
+def _tail_row(case: ExponentCase, tables: list[AvalancheTable], limits: Limits) -> TailRow:
     fits, covered = [], []
-    weights = bootstrap_weights(TAIL_SEQUENCES, reps=BOOTSTRAP_REPS, seed=BOOTSTRAP_SEED)
+    weights = bootstrap_weights(TAIL_SEQUENCES, reps=limits.bootstrap_reps, seed=limits.bootstrap_seed)
     for table in tables:
         used = table.seq_id < TAIL_SEQUENCES
         sizes, seq_id = table.size[used], table.seq_id[used]
-        fit = fit_tail(sizes, xmin_percentile=XMIN_PERCENTILE, min_tail_samples=MIN_TAIL)
+        fit = fit_tail(sizes, xmin_percentile=limits.xmin_percentile, min_tail_samples=limits.min_tail)
         fits.append(fit)
         if case.sizes == "power law":
             interval = percentile_interval(_alpha_replicates(sizes, seq_id, fit.xmin, weights))

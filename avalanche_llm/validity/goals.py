@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, PERMUTATION
+import numpy as np
+
+from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, MARGIN_SWAP, PERMUTATION
 from avalanche_llm.validity.branching_study import LEVEL, SEQUENCES
 from avalanche_llm.validity.markup import NULL_NAMES, with_interval
 from avalanche_llm.validity.results import Results
@@ -34,6 +36,7 @@ def goals(results: Results) -> Iterator[Goal]:
     for measure, null, flag in (
         ("delta_b_tot", "permutation", "permutation_holds"),
         ("delta_b_tot_shift", "shift", "shift_holds"),
+        ("delta_b_depth_shift", "shift", "shift_holds"),
     ):
         yield _false_positives(
             f"interval of {measure} above 0, {null} null true",
@@ -52,6 +55,10 @@ def goals(results: Results) -> Iterator[Goal]:
                 if (row.null_id, row.statistic, row.holds) == (null_id, statistic, True)
             ],
         )
+    swaps = [row for row in results.surrogates if row.null_id == MARGIN_SWAP and scenario(row.scenario).swap_holds]
+    yield _false_positives("margin swap: b_tot above all its draws, null true", [(row.rejected, row.scenario) for row in swaps])
+    no_memory = [row for row in results.memory if np.isnan(row.truth) and not row.propagates]
+    yield _false_positives("m available where activity has no memory", [(row.available, row.scenario) for row in no_memory])
     for goal, sizes, verdict in (
         ("power law preferred to the log-normal, sizes of another law", "other", "over_lognormal"),
         ("power law preferred to the exponential, sizes of another law", "other", "over_exponential"),

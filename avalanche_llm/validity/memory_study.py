@@ -16,7 +16,7 @@ from avalanche_llm.metrics.regression import multistep_regression
 from avalanche_llm.metrics.stats import bootstrap_weights, percentile_interval
 from avalanche_llm.simulate.cascade import branching_process
 from avalanche_llm.simulate.truth import Shape, SimulatedRaster
-from avalanche_llm.validity.branching_study import BOOTSTRAP_SEED
+from avalanche_llm.validity.limits import Limits
 from avalanche_llm.validity.scenarios import LAYERS, scenario, seed_of
 from avalanche_llm.validity.shares import Share, share
 
@@ -24,6 +24,8 @@ SEQUENCES: Final = 64
 TOKENS: Final = 128
 LAGS: Final = 20
 RESAMPLES: Final = 100
+MOSTLY: Final = 0.5
+"""A mean over repetitions is given where at least this share of them has an estimate."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class MemoryCase:
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """m of a process: truth (NaN: none), estimates where available, the one-step slope, and coverage where resampled."""
+    """m of a process: truth (NaN: none), estimates where mostly available, the one-step slope, coverage where resampled."""
 
     scenario: str
     seen: float
@@ -72,7 +74,7 @@ CASES: Final = (
 )
 
 
-def memory_study(index: int, repetitions: int) -> MemoryRow:
+def memory_study(index: int, repetitions: int, limits: Limits) -> MemoryRow:
     """The row of one case."""
     case = CASES[index]
     drawn = case.draw(
@@ -82,7 +84,7 @@ def memory_study(index: int, repetitions: int) -> MemoryRow:
     fits = [multistep_regression(one, k_max=LAGS) for one in activity]
     m = np.array([fit.m for fit in fits])
     found = np.isfinite(m)
-    known = m[found]
+    known = m[found] if found.mean() >= MOSTLY else m[:0]
     return MemoryRow(
         scenario=case.name,
         seen=case.seen,
@@ -92,15 +94,15 @@ def memory_study(index: int, repetitions: int) -> MemoryRow:
         mean=float(known.mean()) if len(known) else float("nan"),
         sd=float(known.std(ddof=1)) if len(known) > 1 else float("nan"),
         one_step=float(np.mean([fit.slopes[0] for fit in fits])),
-        coverage=_coverage(activity, drawn.truth.m) if case.resampled else None,
+        coverage=_coverage(activity, drawn.truth.m, limits) if case.resampled else None,
     )
 
 
-def _coverage(activity: Int64[np.ndarray, "repetition seq token"], truth: float) -> Share:
+def _coverage(activity: Int64[np.ndarray, "repetition seq token"], truth: float, limits: Limits) -> Share:
     """Share of intervals over resampled sequences that enclose the truth."""
     chosen = [
         np.repeat(np.arange(SEQUENCES), weight)
-        for weight in bootstrap_weights(SEQUENCES, reps=RESAMPLES, seed=BOOTSTRAP_SEED)
+        for weight in bootstrap_weights(SEQUENCES, reps=RESAMPLES, seed=limits.bootstrap_seed)
     ]
     replicates = np.array([[multistep_regression(one[rows], k_max=LAGS).m for rows in chosen] for one in activity])
     interval = percentile_interval(replicates)

@@ -32,11 +32,11 @@ def report(results: Results) -> str:
         _HEAD,
         table(["goal", "found", "met"], answers),
         *sections.processes(),
-        *sections.intervals(results.intervals),
+        *sections.intervals(results.intervals, results.limits),
         *sections.nulls(results.nulls),
         *sections.surrogates(results.surrogates),
         *sections.memory(results.memory),
-        *sections.growth(results.growth),
+        *sections.growth(results.growth, results.limits),
         *sections.tails(results.tails),
         _READING,
     ]

@@ -17,7 +17,8 @@ from avalanche_llm.io.files import json_bytes
 from avalanche_llm.progress import progress
 from avalanche_llm.validity import exponent_study, memory_study, surrogate_study
 from avalanche_llm.validity.branching_study import IntervalRow, NullRow, branching_study
-from avalanche_llm.validity.exponent_study import GrowthRow, TailRow
+from avalanche_llm.validity.exponent_study import ExponentCase, GrowthRow, TailRow
+from avalanche_llm.validity.limits import Limits
 from avalanche_llm.validity.memory_study import MemoryRow
 from avalanche_llm.validity.scenarios import SCENARIOS
 from avalanche_llm.validity.shares import Share
@@ -38,8 +39,9 @@ class Repetitions:
 
 @dataclass(frozen=True)
 class Results:
-    """The rows of every study."""
+    """The rows of every study, and the limits under which they were measured."""
 
+    limits: Limits
     intervals: tuple[IntervalRow, ...]
     nulls: tuple[NullRow, ...]
     surrogates: tuple[SurrogateRow, ...]
@@ -48,13 +50,13 @@ class Results:
     tails: tuple[TailRow, ...]
 
 
-def run_studies(repetitions: Repetitions, *, workers: int) -> Results:
+def run_studies(repetitions: Repetitions, limits: Limits, *, workers: int) -> Results:
     """All studies. The numbers depend neither on the number of workers nor on their order."""
     tasks: list[Callable[[], list[Row]]] = [
-        *(partial(_memory, index, repetitions.others) for index in range(len(memory_study.CASES))),
+        *(partial(_memory, index, repetitions.others, limits) for index in range(len(memory_study.CASES))),
         *(partial(_surrogates, name, repetitions.others) for name in surrogate_study.CASES),
-        *(partial(_exponents, index, repetitions.others) for index in range(len(exponent_study.CASES))),
-        *(partial(_branching, one.name, repetitions.branching) for one in SCENARIOS),
+        *(partial(_exponents, case, repetitions.others, limits) for case in exponent_study.cases(limits)),
+        *(partial(_branching, one.name, repetitions.branching, limits) for one in SCENARIOS),
     ]
     rows: list[Row] = []
     with progress("simulated processes", len(tasks), "tasks") as advance:
@@ -62,6 +64,7 @@ def run_studies(repetitions: Repetitions, *, workers: int) -> Results:
             rows += found
             advance(1)
     return Results(
+        limits=limits,
         intervals=_of(IntervalRow, rows),
         nulls=_of(NullRow, rows),
         surrogates=_of(SurrogateRow, rows),
@@ -79,9 +82,12 @@ def to_json(results: Results) -> bytes:
 def from_json(data: bytes) -> Results:
     """The results that `to_json` wrote, in its digits."""
     read = json.loads(data)
-    return Results(
-        **{field.name: tuple(_row(get_args(field.type)[0], row) for row in read[field.name]) for field in fields(Results)}
-    )
+    rows = {
+        field.name: tuple(_row(get_args(field.type)[0], row) for row in read[field.name])
+        for field in fields(Results)
+        if field.type is not Limits
+    }
+    return Results(limits=Limits(**read["limits"]), **rows)
 
 
 def scenarios_of(rows: Iterable[Row]) -> list[str]:
@@ -99,8 +105,8 @@ def _run(tasks: Sequence[Callable[[], list[Row]]], workers: int) -> Iterator[lis
             yield future.result()
 
 
-def _branching(name: str, repetitions: int) -> list[Row]:
-    intervals, nulls = branching_study(name, repetitions)
+def _branching(name: str, repetitions: int, limits: Limits) -> list[Row]:
+    intervals, nulls = branching_study(name, repetitions, limits)
     return [*intervals, *nulls]
 
 
@@ -108,12 +114,12 @@ def _surrogates(name: str, repetitions: int) -> list[Row]:
     return [*surrogate_study.surrogate_study(name, repetitions)]
 
 
-def _memory(index: int, repetitions: int) -> list[Row]:
-    return [memory_study.memory_study(index, repetitions)]
+def _memory(index: int, repetitions: int, limits: Limits) -> list[Row]:
+    return [memory_study.memory_study(index, repetitions, limits)]
 
 
-def _exponents(index: int, repetitions: int) -> list[Row]:
-    growth, tail = exponent_study.exponent_study(index, repetitions)
+def _exponents(case: ExponentCase, repetitions: int, limits: Limits) -> list[Row]:
+    growth, tail = exponent_study.exponent_study(case, repetitions, limits)
     return [*growth, tail]
 
 

@@ -6,6 +6,7 @@ from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, COMMON_SHIFT, MARGIN_SWAP
 from avalanche_llm.validity import branching_study, exponent_study, memory_study, surrogate_study
 from avalanche_llm.validity.branching_study import IntervalRow, NullRow
 from avalanche_llm.validity.exponent_study import GrowthRow, TailRow
+from avalanche_llm.validity.limits import Limits
 from avalanche_llm.validity.markup import NULL_NAMES, estimate, number, percent, table, with_interval
 from avalanche_llm.validity.memory_study import MemoryRow
 from avalanche_llm.validity.results import scenarios_of
@@ -29,12 +30,12 @@ def processes() -> Iterator[str]:
     yield table(["process", "what it is", "permutation", "shift", "swap"], rows)
 
 
-def intervals(found: Sequence[IntervalRow]) -> Iterator[str]:
+def intervals(found: Sequence[IntervalRow], limits: Limits) -> Iterator[str]:
     """Coverage and bias of branching and chi."""
     typical = min((row.coverage for row in found), key=lambda share: abs(share.value - 0.95))
     yield "## Intervals"
     yield (
-        f"Rasters of {LAYERS} layers and {TOKENS} tokens, {typical.n} repetitions, {branching_study.BOOTSTRAP_REPS} bootstrap "
+        f"Rasters of {LAYERS} layers and {TOKENS} tokens, {typical.n} repetitions, {limits.bootstrap_reps} bootstrap "
         "replicates over sequences. Coverage of 95 % intervals in per cent, by number of sequences. A share near 95 has the "
         f"binomial interval {with_interval(typical).partition(' ')[2]}; those of all are in validity.json."
     )
@@ -91,7 +92,8 @@ def nulls(found: Sequence[NullRow]) -> Iterator[str]:
         f"to other layers. For the branching process z of b_tot is {seam['b_tot'].z_mean:.2f} on average, and p is at most 0.05 "
         f"in {with_interval(seam['b_tot'].rejected)} % of the repetitions. This z grows with the number of sequences and layers "
         "and falls with that of tokens. What a shift can test is the alignment of layers, and b_depth alone tests it: "
-        f"{with_interval(seam['b_depth'].rejected)} %. Read `opt_shift_p_b_tot` and `opt_delta_b_tot_shift` with this in mind."
+        f"{with_interval(seam['b_depth'].rejected)} %. The same holds of the intervals of delta_b_tot_shift and of "
+        "delta_b_depth_shift, the excess of b_depth over the shift."
     )
 
 
@@ -153,12 +155,13 @@ def memory(found: Sequence[MemoryRow]) -> Iterator[str]:
     )
 
 
-def growth(found: Sequence[GrowthRow]) -> Iterator[str]:
+def growth(found: Sequence[GrowthRow], limits: Limits) -> Iterator[str]:
     """Crackling."""
     yield "## Crackling"
     yield (
-        f"gamma over durations {exponent_study.D_MIN} to {exponent_study.D_MAX}, {found[0].available.n} repetitions. The truth "
-        "of critical trees is the slope of their exact mean sizes in that range, below the asymptotic 2."
+        f"gamma over durations {limits.d_min} to {limits.d_max}, {found[0].available.n} repetitions. The truth "
+        "of critical trees is the slope of their exact mean sizes in that range, below the asymptotic 2. Growth: planted runs of "
+        "tokens whose mean size is a power of their duration. Trees: Poisson(1) branching from single events, one after another."
     )
     rows = [
         [
@@ -187,7 +190,8 @@ def tails(found: Sequence[TailRow]) -> Iterator[str]:
     yield (
         f"{exponent_study.TAIL_SEQUENCES} sequences, {found[0].over_lognormal.n} repetitions. alpha of a cut law is that before "
         "the cut; coverage is that of a bootstrap over sequences at the xmin chosen once, made for this page. Then how often the "
-        "power law is preferred to another law, or another to it (Vuong, p below 0.05), in per cent."
+        "power law is preferred to another law, or another to it (Vuong, p below 0.05), in per cent. Power-law and log-normal "
+        "sizes are planted on isolated sites, the others are components."
     )
     rows = [
         [

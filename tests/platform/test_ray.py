@@ -17,9 +17,6 @@ import pytest
 import tiny
 import torch
 
-from avalanche_dagster.executors import STEP_GPUS, missing_resources, step_tags, steps_of
-from avalanche_llm.errors import EnvironmentProblem
-
 pytest.importorskip("dagster_ray")
 HERE = Path(__file__).parent
 ALONE = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
