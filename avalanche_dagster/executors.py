@@ -77,10 +77,11 @@ def missing_resources(steps: Mapping[str, Mapping[str, float]], nodes: Sequence[
 def nodes_of(address: str | None) -> list[dict[str, float]]:
     """The resources of every live node, from the cluster's job server."""
     from ray.util.state import list_nodes
+    from ray.util.state.exception import RayStateApiException
 
     try:
         nodes = list_nodes(address=address, filters=[("state", "=", "ALIVE")])
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, RayStateApiException) as error:
         raise EnvironmentProblem(
             f"no Ray cluster answers at {address or 'RAY_ADDRESS'} ({error}); set execution.config.ray.address to its job server"
         ) from error

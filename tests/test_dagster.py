@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 import tiny
 from dagster import DagsterRunStatus, RunsFilter
 
-from avalanche_dagster.checks import checks_of
+from avalanche_dagster.checks import check_specs, checks_of
 from avalanche_dagster.definitions import defs
 from avalanche_dagster.headless import materialize_in
 from avalanche_dagster.instance import PID_TAG, dagster_home, free_slots_of_dead_runs, process_lives, process_tag
 from avalanche_dagster.register import register_runs
 from avalanche_dagster.resources import Instrument, instrument_config
+from avalanche_dagster.results import metadata_of
 from avalanche_dagster.sensors import analyze_when_nulls_are_complete
 from avalanche_dagster.specs import asset_key
 from avalanche_llm.config import Overrides
@@ -86,6 +88,7 @@ def test_every_artifact_has_a_check_of_its_hash() -> None:
         for name in set(stage.artifacts) - stage.optional:
             assert dg.AssetCheckKey(asset_key(stage, name), "artifact_hash_holds") in checks
     assert dg.AssetCheckKey(dg.AssetKey(["phase2_gain_grid", "tau_rate_matched"]), "rate_match_rel") in checks
+    assert all(spec.description for stage in BUILT for spec in check_specs(stage))
 
 
 def test_materialization_in_process_records_every_artifact_and_passes_its_checks(
@@ -303,6 +306,17 @@ def test_register_runs_shows_the_runs_of_another_machine(instance: dg.DagsterIns
             assert record.event.dagster_event.asset_check_evaluation_data.passed
     assert [count for _, count in register_runs(instance, RunStore(runs))] == [0, 0, 0]
     assert tiny.file_hashes(runs) == before
+
+
+def test_the_head_of_a_table_begins_with_what_differs_between_its_rows(pipeline: Path) -> None:
+    stage = stages()["PHASE2_GAIN_GRID"]
+    run = RunStore(pipeline).get(tiny.run_of(pipeline, stage.tag).name)
+    metadata = metadata_of(stage, run, "metrics")
+    columns, _, *rows = [line[2:-2].split(" | ") for line in metadata["head"].value.splitlines()]
+    different = [len({row[place] for row in rows}) > 1 for place in range(len(columns))]
+    assert different.index(False) == sum(different) > 0
+    assert metadata["dagster/row_count"] == len(pq.read_table(run.artifact("metrics")))
+    assert 0.0 < metadata["b_tot_at_g1"] < 2.0
 
 
 def test_register_runs_refuses_a_changed_artifact(instance: dg.DagsterInstance, pipeline: Path, tmp_path: Path) -> None:

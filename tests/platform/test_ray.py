@@ -55,6 +55,7 @@ def found(folder: Path, pipeline: Path, config: Path) -> dict[str, Any]:
         "DAGSTER_HOME": str(home),
         "PYTHONPATH": os.pathsep.join([str(tiny.REPO), str(tiny.REPO / "tests"), str(HERE)]),
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),  # a node's own PATH must hold `dagster`
     }
     command = [*ALONE, sys.executable, str(HERE / "on_ray.py"), str(folder), str(config)]
     ended = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=900, check=False)
