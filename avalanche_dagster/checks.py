@@ -26,8 +26,8 @@ BLOCKING = {
 }
 MEANING = {
     "artifact_hash_holds": "The file still has the sha256 that its run recorded.",
-    "rate_match_abs": "Every threshold gives its target event rate within the absolute tolerance.",
-    "rate_match_rel": "Every threshold gives its target event rate within the relative tolerance.",
+    "rate_match_abs": "Every threshold passes the rate match; the number is the largest absolute error.",
+    "rate_match_rel": "Every threshold passes the rate match; the number is the largest relative error.",
     "b_tot_defined": "No raster is silent: total branching has a value in every condition.",
     "gstar_bracketed": "Branching crosses one inside the grid for every definition and rate; else g* is only the nearest gain.",
     "slices_disjoint": "Calibration and rasters share no window of data set A.",

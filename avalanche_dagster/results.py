@@ -68,10 +68,11 @@ def _table_preview(path: Path) -> dict[str, Any]:
     metadata: dict[str, Any] = {"dagster/row_count": table.metadata.num_rows}
     if head is not None:
         metadata["head"] = dg.MetadataValue.md(markdown_head(_varying_first(head), PREVIEW_ROWS))
-    if set(KEY_NUMBERS) <= set(table.schema_arrow.names):
-        rows = pq.read_table(path, columns=["g", *KEY_NUMBERS]).to_pandas()
+    if {"g", "b_tot"} <= set(table.schema_arrow.names):
+        numbers = [name for name in KEY_NUMBERS if name in table.schema_arrow.names]
+        rows = pq.read_table(path, columns=["g", *numbers]).to_pandas()
         at_one = rows[rows["g"] == 1.0]
-        metadata |= {f"{name}_at_g1": float(at_one[name].mean()) for name in KEY_NUMBERS if len(at_one)}
+        metadata |= {f"{name}_at_g1": float(at_one[name].mean()) for name in numbers if len(at_one)}
     return metadata
 
 

@@ -229,6 +229,25 @@ def test_instrument_offers_every_override_of_the_command_line() -> None:
     assert set(vars(Overrides())) - {"model_role"} <= set(Instrument.model_fields)
 
 
+def test_two_command_lines_at_once_are_both_recorded_in_one_new_instance(config: Path, pipeline: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"DAGSTER_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "avalanche_llm", "phase1_calibrate", "--config", str(config), "--runs_dir"]
+    folders = [tmp_path / "first", tmp_path / "second"]
+    processes = [
+        subprocess.Popen([*command, str(folder)], cwd=tiny.REPO, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for folder in folders
+    ]
+    for process, folder in zip(processes, folders, strict=True):
+        _, problems = process.communicate(timeout=120)
+        assert process.returncode == 0, problems[-2000:]
+        assert tiny.result_hashes(tiny.run_of(folder, "S01")) == tiny.result_hashes(tiny.run_of(pipeline, "S01"))
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as recorded:
+        runs = recorded.get_runs()
+        assert [run.status for run in runs] == [DagsterRunStatus.SUCCESS] * 2
+        assert {run.run_config["resources"]["instrument"]["config"]["runs_dir"] for run in runs} == set(map(str, folders))
+        assert recorded.event_log_storage.get_concurrency_info("gpu").active_slot_count == 0
+
+
 def test_dagster_home_falls_back_to_a_folder_of_the_project_with_our_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
