@@ -88,6 +88,6 @@ def test_a_step_whose_worker_is_killed_runs_again_and_nothing_is_lost(found: dic
 
 def test_a_resource_that_no_node_has_is_refused_at_once(found: dict[str, Any], folder: Path) -> None:
     case = found["refused"]
-    assert (case["code"], case["status"], case["steps"]) == (1, "FAILURE", [])
+    assert (case["code"], case["status"], case["steps"]) == (1, "NOT_STARTED", [])
     assert "1 quantum (most on a node: 0)" in (folder / "refused.log").read_text(encoding="utf-8")
     assert not list((folder / "runs" / "refused").glob("RUN_S02_*"))

@@ -1,8 +1,8 @@
 """What the platform costs: a phase through the command line against the same function called directly, each in a fresh process.
 
-    PYTHONPATH=.:tests python bench/platform.py [REPEATS]
+    PYTHONPATH=.:tests python bench/overhead.py [REPEATS]
 
-The tiny model of the tests. Seconds of wall clock; the median of the repeats, and how long the web server takes to its first page.
+The tiny model of the tests. Seconds of wall clock, medians of the repeats; and how long the web server takes to its first page.
 """
 
 import os
@@ -17,8 +17,6 @@ from pathlib import Path
 
 import tiny
 
-from avalanche_llm.stages import stages
-
 PORT = 3987
 DIRECT = """
 import sys
@@ -27,7 +25,11 @@ from avalanche_llm.phases.job import JobRequest
 from avalanche_llm.phases.{module} import {function}
 {function}(JobRequest(Path(sys.argv[1]), runs_dir=Path(sys.argv[2])).job())
 """
-FUNCTIONS = {"phase1_calibrate": "calibrate:calibrate", "phase2_gain_grid": "gain_grid:gain_grid", "phase2_select_gstar": "select_gstar:select_gstar"}
+FUNCTIONS = {
+    "phase1_calibrate": "calibrate:calibrate",
+    "phase2_gain_grid": "gain_grid:gain_grid",
+    "phase2_select_gstar": "select_gstar:select_gstar",
+}
 
 
 def seconds(command: list[str], folder: Path) -> float:
@@ -37,7 +39,8 @@ def seconds(command: list[str], folder: Path) -> float:
 
 
 def first_page(folder: Path) -> float:
-    command = [sys.executable, "-m", "dagster_webserver", "--host", "127.0.0.1", "--port", str(PORT), "-m", "avalanche_dagster.definitions"]
+    command = [sys.executable, "-m", "dagster_webserver", "--host", "127.0.0.1", "--port", str(PORT)]
+    command += ["-m", "avalanche_dagster.definitions"]
     began = time.perf_counter()
     environment = os.environ | {"DAGSTER_HOME": str(folder / "home")}
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -64,12 +67,13 @@ def main(repeats: int) -> None:
         for repeat in range(repeats + 1):  # the first makes the instance and warms the disk cache: shown, not counted
             for phase, place in FUNCTIONS.items():
                 module, function = place.split(":")
-                cli = [sys.executable, "-m", "avalanche_llm", phase, "--config", str(config), "--runs_dir", str(folder / f"c{repeat}")]
+                cli = [sys.executable, "-m", "avalanche_llm", phase, "--config", str(config)]
+                cli += ["--runs_dir", str(folder / f"c{repeat}")]
                 code = DIRECT.format(module=module, function=function)
                 through[phase].append(seconds(cli, folder))
                 direct[phase].append(seconds([sys.executable, "-c", code, str(config), str(folder / f"d{repeat}")], folder))
         print(f"{'phase':22}{'command line':>14}{'direct':>9}{'platform':>10}{'first time':>12}")
-        for phase in (stage.command for stage in stages().values() if stage.command in FUNCTIONS):
+        for phase in FUNCTIONS:
             medians = [statistics.median(times[phase][1:]) for times in (through, direct)]
             print(f"{phase:22}{medians[0]:14.2f}{medians[1]:9.2f}{medians[0] - medians[1]:10.2f}{through[phase][0]:12.2f}")
         pages = [first_page(folder) for _ in range(repeats)]
