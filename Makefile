@@ -7,7 +7,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo validate test test-fast lint model ui clean install
+.PHONY: demo validate test test-platform screenshots test-fast lint model ui clean install
 
 demo: model ## measure the demo's model, phase by phase
 	$(BIN)/python -m avalanche_llm phase0_validate_env --config configs/demo.yaml
@@ -15,6 +15,16 @@ demo: model ## measure the demo's model, phase by phase
 
 test: model lint ## lint, types and every test
 	$(BIN)/python -m pytest
+
+test-platform: $(VENV)/.platform ## Ray, Postgres and the web UI in a browser (needs Chromium, Postgres, iproute2)
+	$(BIN)/python -m pytest tests/platform -rs
+
+screenshots: $(VENV)/.platform ## the pictures of docs/screenshots
+	SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest tests/platform/test_ui.py -rs
+
+$(VENV)/.platform: $(VENV)/.installed requirements-platform.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-platform.lock
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .

@@ -24,6 +24,19 @@ BLOCKING = {
     "pairs_complete": True,
     "claims_supported": False,
 }
+MEANING = {
+    "artifact_hash_holds": "The file still has the sha256 that its run recorded.",
+    "rate_match_abs": "Every threshold passes the rate match; the number is the largest absolute error.",
+    "rate_match_rel": "Every threshold passes the rate match; the number is the largest relative error.",
+    "b_tot_defined": "No raster is silent: total branching has a value in every condition.",
+    "gstar_bracketed": "Branching crosses one inside the grid for every definition and rate; else g* is only the nearest gain.",
+    "slices_disjoint": "Calibration and rasters share no window of data set A.",
+    "marginals_exact": "Every surrogate keeps exactly the marginals that its null promises.",
+    "rows_cover_grid": "One row for every definition, rate and gain, none twice.",
+    "signatures_agree": "Susceptibility peaks near g* for every definition and rate.",
+    "pairs_complete": "g = 1 and g* are both there for every definition and rate.",
+    "claims_supported": "Every claim of the paper has the verdict supported; another verdict is a finding, not an error.",
+}
 OF_ARTIFACT = {
     ("phase2_gain_grid", "tau_rate_matched"): ("rate_match_abs", "rate_match_rel"),
     ("phase2_gain_grid", "metrics"): ("b_tot_defined",),
@@ -48,7 +61,7 @@ def check_names(stage: Stage, name: str) -> tuple[str, ...]:
 def check_specs(stage: Stage) -> list[dg.AssetCheckSpec]:
     """Every check of a stage."""
     return [
-        dg.AssetCheckSpec(check, asset=asset_key(stage, name), blocking=BLOCKING[check])
+        dg.AssetCheckSpec(check, asset=asset_key(stage, name), blocking=BLOCKING[check], description=MEANING[check])
         for name in stage.artifacts
         for check in check_names(stage, name)
     ]

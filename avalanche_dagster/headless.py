@@ -6,7 +6,7 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 
 from avalanche_dagster.definitions import defs
-from avalanche_dagster.instance import PID_TAG, open_instance, process_tag
+from avalanche_dagster.instance import open_instance, process_tags
 from avalanche_dagster.resources import instrument_config
 from avalanche_llm.errors import SchemaError
 from avalanche_llm.phases.job import JobRequest
@@ -27,7 +27,7 @@ def materialize_in(instance: dg.DagsterInstance, stage: Stage, request: JobReque
             instance=instance,
             partition_key=role,
             run_config={"resources": {"instrument": {"config": instrument_config(request)}}, "loggers": _quiet()},
-            tags={PID_TAG: process_tag()},
+            tags=process_tags(),
             raise_on_error=True,
         )
     except DagsterExecutionInterruptedError as error:

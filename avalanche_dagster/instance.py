@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from avalanche_llm.errors import EnvironmentProblem
 
 DEFAULT_HOME: Final = ".dagster_home"
 PID_TAG: Final = "avalanche/pid"
+HOST_TAG: Final = "avalanche/host"
 UNFINISHED: Final = [DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING]
 
 
@@ -53,15 +55,24 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
 
 
 def free_slots_of_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark runs of this command line whose process is gone as failed and give their pool slots back; their ids."""
+    """Mark runs of this machine's command line whose process is gone as failed, give their pool slots back; their ids.
+
+    An instance on Postgres holds runs of other machines too: whether those live cannot be seen from here.
+    """
     freed = []
     for run in instance.get_runs(RunsFilter(statuses=UNFINISHED)):
         pid, _, started = run.tags.get(PID_TAG, "").partition("@")
-        if pid and not process_lives(int(pid), started):
+        here = run.tags.get(HOST_TAG, platform.node()) == platform.node()
+        if pid and here and not process_lives(int(pid), started):
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             instance.report_run_failed(run, "the process of this run is gone")
             freed.append(run.run_id)
     return freed
+
+
+def process_tags() -> dict[str, str]:
+    """What tells a later process which process a run belongs to, and on which machine."""
+    return {PID_TAG: process_tag(), HOST_TAG: platform.node()}
 
 
 def process_tag() -> str:

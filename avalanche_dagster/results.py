@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 import pyarrow.parquet as pq
 
 from avalanche_dagster.checks import checks_of
@@ -66,9 +67,16 @@ def _table_preview(path: Path) -> dict[str, Any]:
     head = table.read_row_group(0).slice(0, PREVIEW_ROWS).to_pandas() if table.num_row_groups else None
     metadata: dict[str, Any] = {"dagster/row_count": table.metadata.num_rows}
     if head is not None:
-        metadata["head"] = dg.MetadataValue.md(markdown_head(head, PREVIEW_ROWS))
-    if set(KEY_NUMBERS) <= set(table.schema_arrow.names):
-        rows = pq.read_table(path, columns=["g", *KEY_NUMBERS]).to_pandas()
+        metadata["head"] = dg.MetadataValue.md(markdown_head(_varying_first(head), PREVIEW_ROWS))
+    if {"g", "b_tot"} <= set(table.schema_arrow.names):
+        numbers = [name for name in KEY_NUMBERS if name in table.schema_arrow.names]
+        rows = pq.read_table(path, columns=["g", *numbers]).to_pandas()
         at_one = rows[rows["g"] == 1.0]
-        metadata |= {f"{name}_at_g1": float(at_one[name].mean()) for name in KEY_NUMBERS if len(at_one)}
+        metadata |= {f"{name}_at_g1": float(at_one[name].mean()) for name in numbers if len(at_one)}
     return metadata
+
+
+def _varying_first(head: pd.DataFrame) -> pd.DataFrame:
+    """The columns whose values differ between the rows, then those that only repeat: the page shows the left of a wide table."""
+    varies = {name: head[name].astype(str).nunique() > 1 for name in head}
+    return head[sorted(head, key=lambda name: not varies[name])]

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow.parquet as pq
 import pytest
 import tiny
 from dagster import DagsterRunStatus, RunsFilter
 
-from avalanche_dagster.checks import checks_of
+from avalanche_dagster.checks import check_specs, checks_of
 from avalanche_dagster.definitions import defs
 from avalanche_dagster.headless import materialize_in
 from avalanche_dagster.instance import PID_TAG, dagster_home, free_slots_of_dead_runs, process_lives, process_tag
 from avalanche_dagster.register import register_runs
 from avalanche_dagster.resources import Instrument, instrument_config
+from avalanche_dagster.results import metadata_of
 from avalanche_dagster.sensors import analyze_when_nulls_are_complete
 from avalanche_dagster.specs import asset_key
 from avalanche_llm.config import Overrides
@@ -86,6 +88,7 @@ def test_every_artifact_has_a_check_of_its_hash() -> None:
         for name in set(stage.artifacts) - stage.optional:
             assert dg.AssetCheckKey(asset_key(stage, name), "artifact_hash_holds") in checks
     assert dg.AssetCheckKey(dg.AssetKey(["phase2_gain_grid", "tau_rate_matched"]), "rate_match_rel") in checks
+    assert all(spec.description for stage in BUILT for spec in check_specs(stage))
 
 
 def test_materialization_in_process_records_every_artifact_and_passes_its_checks(
@@ -226,6 +229,25 @@ def test_instrument_offers_every_override_of_the_command_line() -> None:
     assert set(vars(Overrides())) - {"model_role"} <= set(Instrument.model_fields)
 
 
+def test_two_command_lines_at_once_are_both_recorded_in_one_new_instance(config: Path, pipeline: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"DAGSTER_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "avalanche_llm", "phase1_calibrate", "--config", str(config), "--runs_dir"]
+    folders = [tmp_path / "first", tmp_path / "second"]
+    processes = [
+        subprocess.Popen([*command, str(folder)], cwd=tiny.REPO, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for folder in folders
+    ]
+    for process, folder in zip(processes, folders, strict=True):
+        _, problems = process.communicate(timeout=120)
+        assert process.returncode == 0, problems[-2000:]
+        assert tiny.result_hashes(tiny.run_of(folder, "S01")) == tiny.result_hashes(tiny.run_of(pipeline, "S01"))
+    with dg.DagsterInstance.from_config(str(tmp_path / "home")) as recorded:
+        runs = recorded.get_runs()
+        assert [run.status for run in runs] == [DagsterRunStatus.SUCCESS] * 2
+        assert {run.run_config["resources"]["instrument"]["config"]["runs_dir"] for run in runs} == set(map(str, folders))
+        assert recorded.event_log_storage.get_concurrency_info("gpu").active_slot_count == 0
+
+
 def test_dagster_home_falls_back_to_a_folder_of_the_project_with_our_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +325,17 @@ def test_register_runs_shows_the_runs_of_another_machine(instance: dg.DagsterIns
             assert record.event.dagster_event.asset_check_evaluation_data.passed
     assert [count for _, count in register_runs(instance, RunStore(runs))] == [0, 0, 0]
     assert tiny.file_hashes(runs) == before
+
+
+def test_the_head_of_a_table_begins_with_what_differs_between_its_rows(pipeline: Path) -> None:
+    stage = stages()["PHASE2_GAIN_GRID"]
+    run = RunStore(pipeline).get(tiny.run_of(pipeline, stage.tag).name)
+    metadata = metadata_of(stage, run, "metrics")
+    columns, _, *rows = [line[2:-2].split(" | ") for line in metadata["head"].value.splitlines()]
+    different = [len({row[place] for row in rows}) > 1 for place in range(len(columns))]
+    assert different.index(False) == sum(different) > 0
+    assert metadata["dagster/row_count"] == len(pq.read_table(run.artifact("metrics")))
+    assert 0.0 < metadata["b_tot_at_g1"] < 2.0
 
 
 def test_register_runs_refuses_a_changed_artifact(instance: dg.DagsterInstance, pipeline: Path, tmp_path: Path) -> None:

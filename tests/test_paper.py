@@ -17,6 +17,7 @@ from avalanche_llm.io.artifacts import index_by_path, read_record
 from avalanche_llm.io.store import RunStore
 from avalanche_llm.paper.claim import verdict_of
 from avalanche_llm.paper.claims import all_claims
+from avalanche_llm.paper.export import same_bytes
 from avalanche_llm.paper.facts import written
 from avalanche_llm.paper.inputs import PaperInputs
 from avalanche_llm.paper.lint import lint_artifacts, lint_citations, lint_wording, read_bibliography
@@ -161,6 +162,17 @@ def test_tables_made_again_are_the_bytes_on_record(both: tuple[Job, Path]) -> No
     ((table_id, frame),) = tables(job, run).items()
     for name, data in table_files(table_id, frame).items():
         assert run.artifact(name).read_bytes() == data
+
+
+@pytest.mark.parametrize("form", [b"/ID[<%s><%s>]/Root", b"/ID [<%s> <%s>] /Root"])
+def test_same_bytes_forgets_the_identifiers_alone(form: bytes) -> None:
+    first, second, other = (
+        b"%PDF " + text + form % (name * 32, name * 32) + b" %%EOF" for text, name in ((b"a", b"0"), (b"a", b"F"), (b"b", b"0"))
+    )
+    assert first != second
+    assert same_bytes(first) == same_bytes(second) != same_bytes(other)
+    assert len(same_bytes(first)) == len(first)
+    assert same_bytes(b"%PDF without any") == b"%PDF without any"
 
 
 def test_a_second_export_is_byte_identical(both: tuple[Job, Path], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from avalanche_dagster.checks import check_specs
+from avalanche_dagster.executors import step_tags
 from avalanche_dagster.partitions import GPU_POOL, model_roles
 from avalanche_dagster.resources import Instrument
 from avalanche_dagster.results import results_of
@@ -24,6 +25,7 @@ _CHECKS = [check.get_python_identifier() for check in check_specs(STAGE)]
 @dg.op(
     ins={name: dg.In(dg.Nothing) for name in _UPSTREAM},
     out={"begun": dg.Out(str), "gains": dg.DynamicOut(float, is_required=False)},
+    tags=step_tags(runs_model=False),
 )
 def plan_gains(context: dg.OpExecutionContext, instrument: Instrument) -> Iterator[Any]:
     """Begin the run; one output for each gain that has no part file yet.
@@ -39,7 +41,7 @@ def plan_gains(context: dg.OpExecutionContext, instrument: Instrument) -> Iterat
         yield dg.DynamicOutput(gain, mapping_key=f"g_{gain!r}".translate(_IN_A_KEY), output_name="gains")
 
 
-@dg.op(pool=GPU_POOL)
+@dg.op(pool=GPU_POOL, tags=step_tags(runs_model=True))
 def measure_gain(context: dg.OpExecutionContext, instrument: Instrument, run_id: str, gain: float) -> str:
     """One forward pass over the calibration slice at one gain; the path of its part file."""
     from avalanche_llm.phases.gain_grid import measure_gain as measure
@@ -47,7 +49,7 @@ def measure_gain(context: dg.OpExecutionContext, instrument: Instrument, run_id:
     return str(measure(instrument.job(context.partition_key), run_id, gain))
 
 
-@dg.op(out={name: dg.Out(dg.Nothing) for name in (*_SPECS, *_CHECKS)})
+@dg.op(out={name: dg.Out(dg.Nothing) for name in (*_SPECS, *_CHECKS)}, tags=step_tags(runs_model=False))
 def publish_grid(
     context: dg.OpExecutionContext, instrument: Instrument, run_id: str, parts: list[str]
 ) -> Iterator[dg.MaterializeResult[Any]]:

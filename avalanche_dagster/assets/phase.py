@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from avalanche_dagster.checks import check_specs
+from avalanche_dagster.executors import step_tags
 from avalanche_dagster.partitions import GPU_POOL
 from avalanche_dagster.resources import Instrument
 from avalanche_dagster.results import results_of
@@ -25,6 +26,7 @@ def phase_assets(phase_id: str, load: Callable[[str], PhaseFunction]) -> dg.Asse
         specs=asset_specs(stage),
         check_specs=check_specs(stage),
         pool=GPU_POOL if stage.runs_model else None,
+        op_tags=step_tags(runs_model=stage.runs_model),
     )
     def assets(context: dg.AssetExecutionContext, instrument: Instrument) -> Iterator[dg.MaterializeResult[Any]]:
         job = instrument.job(context.partition_key)

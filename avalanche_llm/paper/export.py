@@ -1,7 +1,9 @@
 """Phase 7's files: sections, claims for programs, bibliography, and a PDF where pandoc and LaTeX are there (spec 20)."""
 
+import hashlib
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +23,7 @@ from avalanche_llm.paper.sections import exports, pages
 from avalanche_llm.resources import packaged
 
 ENGINES: Final = ("xelatex", "lualatex", "pdflatex", "tectonic")
+_IDENTIFIERS: Final = re.compile(rb"(/ID *\[ *<)[0-9A-Fa-f]{32}(> *<)[0-9A-Fa-f]{32}(> *\])")
 _log = logging.getLogger("avalanche_llm")
 
 
@@ -102,4 +105,11 @@ def printed(texts: Sequence[str], bibliography: bytes) -> bytes | None:
         if done.returncode or not target.exists():
             _log.warning("paper: no PDF, pandoc said: %s", done.stderr.strip().splitlines()[-1:] or done.returncode)
             return None
-        return target.read_bytes()
+        return same_bytes(target.read_bytes())
+
+
+def same_bytes(pdf: bytes) -> bytes:
+    """The PDF with identifiers made from its content: engines make them from the temporary folder's name as well."""
+    rest = _IDENTIFIERS.sub(b"", pdf)
+    digest = hashlib.sha256(rest).hexdigest()[:32].encode()
+    return _IDENTIFIERS.sub(rb"\g<1>" + digest + rb"\g<2>" + digest + rb"\g<3>", pdf)
