@@ -1,12 +1,13 @@
 """The Dagster instance that the command line records to: DAGSTER_HOME, or a folder of the project."""
 
+import fcntl
 import logging
 import os
 import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -47,11 +48,22 @@ def dagster_home() -> Path:
 @contextmanager
 def open_instance() -> Iterator[dg.DagsterInstance]:
     """The instance of `dagster_home`, with the slots of dead runs freed."""
-    dagster_home()
+    home = dagster_home()
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    with dg.DagsterInstance.get() as instance:
+    with ExitStack() as stack:
+        with _alone_in(home):
+            instance = stack.enter_context(dg.DagsterInstance.get())
+            _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage  # opening them makes their tables
         free_slots_of_dead_runs(instance)
         yield instance
+
+
+@contextmanager
+def _alone_in(home: Path) -> Iterator[None]:
+    """Other commands on this home wait: Dagster makes the tables of a new SQLite file without asking whether another does."""
+    with (home / ".opening").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def free_slots_of_dead_runs(instance: dg.DagsterInstance) -> list[str]:

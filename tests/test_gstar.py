@@ -1,5 +1,6 @@
 """Choosing g*: the published rule, its ties, its status, its interval, and what may not enter."""
 
+import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -337,8 +338,15 @@ def test_m_nearest_one_is_chosen_from_the_events_of_the_grid(model_folder: Path,
 def test_selection_by_m_stops_where_the_events_hold_no_memory(
     pipeline: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """So few events of a random model; the grid is left as it is for another method."""
+    """No event passes its threshold, so nothing is remembered; the grid is left as it is for another method."""
+
+    def unreachable(data: bytes) -> bytes:
+        sink = io.BytesIO()
+        pd.read_parquet(io.BytesIO(data)).assign(tau=1e6).to_parquet(sink)
+        return sink.getvalue()
+
     runs = runs_on_grid(pipeline, tmp_path / "runs")
+    tiny.rewritten(tiny.run_of(runs, "S02"), "tau_rate_matched", unreachable)
     arguments = ["--config", str(tiny.write_config(tmp_path / "c.yaml", model_folder)), "--runs_dir", str(runs)]
     assert main(["phase2_select_gstar", *arguments, "--gstar_method", "mr_near_one"]) == 2
     assert "at target rate 0.002: m is not available at any gain" in capsys.readouterr().err
