@@ -4,10 +4,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import jaxtyping
 import pytest
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # the hub's library reads it when it is imported
+hypothesis.settings.register_profile("no_clock", deadline=None)  # how loaded the machine is must not fail a test
+hypothesis.settings.load_profile("no_clock")
 jaxtyping.install_import_hook("avalanche_llm", "beartype.beartype")
 
 import tiny  # noqa: E402  # annotations are checked only in what is imported after the hook

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import hypothesis.extra.numpy as arrays
 import numpy as np
@@ -10,10 +11,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from avalanche_llm.errors import DataError, MissingArtifact
-from avalanche_llm.events.collect import EMPTY, EventCollector, LayerTail, TailCollector
+from avalanche_llm.events import collect, search
+from avalanche_llm.events.collect import EMPTY, EventCollector, EventCounter, LayerTail, TailCollector
 from avalanche_llm.events.rate_match import thresholds
+from avalanche_llm.events.side_stream import SideStream
 from avalanche_llm.events.spike import magnitude
 from avalanche_llm.events.standardize import CalibrationStats, Standardizer
 from avalanche_llm.events.tail_files import read_events, rows_of_gain, table_to_tails, tails_to_table
@@ -87,13 +91,14 @@ def naive_bounds(
     burn_in=st.integers(0, 3),
     depths=st.lists(st.integers(1, N_SEQ * 2 * D_FF), min_size=4, max_size=4),
     kinds=st.sampled_from([(POS,), (ABS,), (POS, ABS)]),
+    on_host=st.booleans(),
 )
 def test_tail_collector_keeps_exactly_the_largest_of_the_whole_array(
-    u: np.ndarray, plain: bool, batch: int, burn_in: int, depths: list[int], kinds: tuple[SpikeDef, ...]
+    u: np.ndarray, plain: bool, batch: int, burn_in: int, depths: list[int], kinds: tuple[SpikeDef, ...], on_host: bool
 ) -> None:
     standard = standardizer(plain=plain)
     depth = {name: np.array(depths[2 * index : 2 * index + 2]) for index, name in enumerate(kinds)}
-    collector = TailCollector(standard, depth, burn_in=burn_in)
+    collector = TailCollector(standard, depth, burn_in=burn_in, on_host=on_host)
     found = feed(collector, u, batch)
     assert same(found, naive_tails(u, standard, naive_bounds(u, standard, depth, burn_in), burn_in))
     assert collector.n_samples == N_SEQ * (N_TOKENS - burn_in) * D_FF
@@ -110,25 +115,120 @@ def test_thresholds_from_the_tail_are_those_of_the_whole_array(u: np.ndarray, ba
         assert np.array_equal(getattr(found, name), getattr(whole, name))
 
 
-@given(COARSE, st.booleans(), st.integers(1, N_SEQ), st.lists(st.integers(-8, 12), min_size=2, max_size=2), st.integers(0, 3))
+STEPS = st.lists(st.integers(-8, 12), min_size=2, max_size=2)
+
+
+@given(COARSE, st.booleans(), st.integers(1, N_SEQ), STEPS, st.integers(0, 3), st.booleans())
 def test_event_collector_keeps_everything_at_or_above_its_bounds(
-    u: np.ndarray, plain: bool, batch: int, steps: list[int], burn_in: int
+    u: np.ndarray, plain: bool, batch: int, steps: list[int], burn_in: int, on_host: bool
 ) -> None:
     standard = standardizer(plain=plain)
     bounds: list[Mapping[SpikeDef, float]] = [{POS: step / 2, ABS: abs(step) / 2} for step in steps]
-    found = feed(EventCollector(standard, bounds, burn_in=burn_in), u, batch)
+    found = feed(EventCollector(standard, bounds, burn_in=burn_in, on_host=on_host), u, batch)
     assert same(found, naive_tails(u, standard, bounds, burn_in))
 
 
-def test_tail_collector_takes_back_a_first_bound_that_was_guessed_too_high() -> None:
+@given(COARSE, st.booleans(), st.integers(1, N_SEQ), STEPS, st.integers(0, 3), st.booleans())
+def test_event_counter_counts_strictly_over_its_bounds(
+    u: np.ndarray, plain: bool, batch: int, steps: list[int], burn_in: int, on_host: bool
+) -> None:
+    standard = standardizer(plain=plain)
+    bounds: list[Mapping[SpikeDef, float]] = [{POS: step / 2, ABS: abs(step) / 2} for step in steps]
+    counter = EventCounter(standard, bounds, burn_in=burn_in, on_host=on_host)
+    feed(counter, u, batch)
+    for kind in (POS, ABS):
+        z = [standard.z(layer, torch.from_numpy(u[layer, :, burn_in:])).numpy() for layer in range(N_LAYERS)]
+        expected = [(magnitude(of_layer, kind) > bound[kind]).sum() for of_layer, bound in zip(z, bounds, strict=True)]
+        assert counter.counts[kind].tolist() == expected
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+def test_tail_collector_takes_back_a_first_bound_that_was_guessed_too_high(on_host: bool) -> None:
     """The guess sees token 0 alone. What counts lies there, elsewhere in the batch, or in a later one: nothing is lost."""
     standard, depth = standardizer(plain=True), {POS: np.array([3, 3]), ABS: np.array([3, 3])}
     low, high = np.full(SHAPE, 0.25, np.float32), np.full(SHAPE, 0.25, np.float32)
     low[:, :, 0, 0] = np.arange(N_SEQ) / 8
     high[:, -1, 2, :3] = -4.0
     for u in (low, high, high[:, ::-1].copy()):
-        found = feed(TailCollector(standard, depth, burn_in=0), u, 2)
+        found = feed(TailCollector(standard, depth, burn_in=0, on_host=on_host), u, 2)
         assert same(found, naive_tails(u, standard, naive_bounds(u, standard, depth, 0), 0))
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the host wait for a device: values read, sizes that depend on them, copies to the host."""
+
+    OPS = frozenset({"aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten._unique2", "aten.equal"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.n += str(func).rsplit(".", 1)[0] in self.OPS
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("n_layers", [2, 9])
+def test_on_a_device_the_host_waits_a_fixed_number_of_times_a_batch_however_many_layers_there_are(
+    n_layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same code on CPU tensors. A first batch: guesses, counts, places, values (the deepest guess holds at depth 1); a later one: all but the guesses."""
+    copies: list[int] = []
+
+    def to_host(tensor: torch.Tensor) -> np.ndarray:
+        copies.append(tensor.numel())
+        return tensor.numpy()
+
+    monkeypatch.setattr(search, "to_host", to_host)
+    monkeypatch.setattr(collect, "to_host", to_host)
+    stats = CalibrationStats(np.zeros((n_layers, D_FF), np.float32), np.ones((n_layers, D_FF), np.float32), 1)
+    standard = Standardizer.of(stats, eps=1e-12, device=torch.device("cpu"))
+    collector = TailCollector(standard, {ABS: np.ones(n_layers, np.int64)}, burn_in=0, on_host=False)
+    u = torch.from_numpy(np.random.default_rng(1).standard_normal((3, n_layers, 2, N_TOKENS, D_FF)).astype(np.float32))
+    taken = []
+    with Waits() as waits:
+        for batch in range(3):
+            for layer in range(n_layers):
+                collector.add(layer, u[batch, layer])
+            collector.end_batch(2 * (batch + 1))
+            taken.append(len(copies))
+    assert taken == [0, 4, 7]  # one batch behind
+    assert waits.n == 0
+    assert [len(tail) for tail in collector.tails] == [1] * n_layers
+
+
+def test_the_waits_of_the_test_above_would_be_seen() -> None:
+    with Waits() as waits:
+        flags = torch.arange(4) > 1
+        assert flags.nonzero().shape == (2, 1)
+        assert bool(flags.any())
+    assert waits.n == 2
+
+
+def test_side_stream_works_one_batch_behind_and_on_everything_at_the_end() -> None:
+    done: list[str] = []
+    side = SideStream[str](torch.device("cpu"), done.append)
+    side.hand_over("first")
+    assert done == []
+    side.hand_over("second")
+    assert done == ["first"]
+    side.finish()
+    side.finish()
+    assert done == ["first", "second"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda_the_tail_is_that_of_the_host() -> None:
+    u = np.random.default_rng(3).normal(0, 30, SHAPE).astype(np.float32)
+    depth = {POS: np.array([9, 12]), ABS: np.array([15, 2])}
+    host = standardizer()
+    there = Standardizer(host.mu.cuda(), host.scale.cuda())
+    collector = TailCollector(there, depth, burn_in=1)
+    for first in range(0, N_SEQ, 2):
+        for layer in range(N_LAYERS):
+            collector.add(layer, torch.from_numpy(u[layer, first : first + 2]).cuda())
+        collector.end_batch(first + 2)
+    assert same(collector.tails, feed(TailCollector(host, depth, burn_in=1), u, 2))
 
 
 def test_tail_collector_memory_follows_the_events_and_not_the_slice() -> None:

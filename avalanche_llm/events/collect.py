@@ -1,9 +1,9 @@
 """The tail of one pass: per layer the largest z and |z| of the slice, from which every threshold and raster follows.
 
 A layer keeps a running lower bound for each spike definition: the depth-th largest v met so far. A sample below both
-bounds can never be an event, so each batch is compared with mu + bound * sigma unit by unit (one comparison a side, no
-z is computed), and only what passes is standardised and merged. Memory is that of the events and of one batch
-(SCIENCE section 3; spec 06).
+bounds can never be an event, so each batch is searched for what reaches one, and only that is merged. Memory is that of
+the events and of one batch; of two, on a device whose batches are searched while the next one runs (SCIENCE section 3;
+spec 06).
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,20 @@ import torch
 from jaxtyping import Float, Float32, Int64
 
 from avalanche_llm.errors import DataError
+from avalanche_llm.events.search import (
+    NOTHING,
+    Bounds,
+    Candidates,
+    LayerBatch,
+    search_on_device,
+    search_on_host,
+    to_host,
+)
+from avalanche_llm.events.side_stream import SideStream
 from avalanche_llm.events.spike import magnitude
 from avalanche_llm.events.standardize import Standardizer
 from avalanche_llm.settings import SpikeDef
 
-# The prefilter compares u, the exact test compares z; float32 rounding may part them by a few units in the last place.
-SLACK: Final = 1e-5
 FIRST_SAMPLE: Final = 16
 """A first batch's bound is guessed from every 16th token of it."""
 FIRST_MARGIN: Final = 1.5
@@ -39,17 +47,6 @@ class LayerTail:
     def __len__(self) -> int:
         return len(self.z)
 
-    def where(self, keep: np.ndarray) -> "LayerTail":
-        return LayerTail(self.seq[keep], self.token[keep], self.unit[keep], self.z[keep])
-
-    def joined(self, other: "LayerTail") -> "LayerTail":
-        return LayerTail(
-            np.concatenate([self.seq, other.seq]),
-            np.concatenate([self.token, other.token]),
-            np.concatenate([self.unit, other.unit]),
-            np.concatenate([self.z, other.z]),
-        )
-
 
 EMPTY: Final = LayerTail(*(np.zeros(0, np.int64),) * 3, np.zeros(0, np.float32))
 
@@ -57,66 +54,92 @@ EMPTY: Final = LayerTail(*(np.zeros(0, np.int64),) * 3, np.zeros(0, np.float32))
 class EventCollector:
     """Feed it u of every layer and batch; afterwards `tails` holds every sample that reaches a fixed bound of its layer.
 
-    bounds[layer][definition]: the lowest v that is wanted, in sigma.
+    bounds[layer][definition]: the lowest v that is wanted, in sigma. `on_host` (default: where the standardizer is on a
+    CPU) searches each layer at once; otherwise the layers of a batch are searched together while the next batch runs.
     """
 
-    def __init__(self, standardizer: Standardizer, bounds: Sequence[Mapping[SpikeDef, float]], *, burn_in: int) -> None:
+    def __init__(
+        self, standardizer: Standardizer, bounds: Sequence[Bounds], *, burn_in: int, on_host: bool | None = None
+    ) -> None:
+        device = standardizer.mu.device
         self._standardizer = standardizer
         self._burn_in = burn_in
-        n_layers, self._d_ff = standardizer.mu.shape
+        self._n_layers, self._d_ff = standardizer.mu.shape
         self._bounds = [dict(of_layer) for of_layer in bounds]
-        self._tails = [EMPTY] * n_layers
-        self._fresh: list[list[LayerTail]] = [[] for _ in range(n_layers)]
+        self._kept = [NOTHING] * self._n_layers
+        self._on_host = device.type == "cpu" if on_host is None else on_host
+        self._side = SideStream[list[LayerBatch]](device, self._search)
+        self._batch: list[LayerBatch] = []
         self._first_seq = 0
-        self._seen = [0] * n_layers
+        self._tokens = 1
+        self._seen = [0] * self._n_layers
 
-    def add(self, layer: int, u: Float[torch.Tensor, "batch token unit"]) -> None:
+    def add(self, layer: int, u: Float[torch.Tensor, "window token unit"]) -> None:
         """Take from one layer's batch what reaches a bound."""
         u = u[:, self._burn_in :]
-        self._fresh[layer].append(self._reaching(layer, u, self._bounds[layer]))
+        self._tokens = u.shape[1]
         self._seen[layer] += u.numel()
-
-    def _reaching(self, layer: int, u: torch.Tensor, bounds: Mapping[SpikeDef, float]) -> LayerTail:
-        """The samples of one batch at or above a bound."""
-        flat = self._candidates(layer, u, bounds)
-        unit = flat % self._d_ff
-        z = self._standardizer.z_at(layer, u.reshape(-1)[flat], unit)
-        site = torch.div(flat, self._d_ff, rounding_mode="floor")
-        tokens = u.shape[1]
-        fresh = LayerTail(
-            torch.div(site, tokens, rounding_mode="floor").cpu().numpy() + self._first_seq,
-            (site % tokens).cpu().numpy() + self._burn_in,
-            unit.cpu().numpy(),
-            z.cpu().numpy(),
-        )
-        return fresh.where(_at_or_above(fresh.z, bounds))
+        batch = LayerBatch(layer, u, self._first_seq * self._tokens * self._d_ff)
+        if self._on_host:
+            self._search([batch])
+        else:
+            self._batch.append(batch)
 
     def end_batch(self, next_first_seq: int) -> None:
-        """Merge what the batch brought; windows that follow count from `next_first_seq`."""
-        for layer, fresh in enumerate(self._fresh):
-            for part in fresh:
-                self._tails[layer] = self._tails[layer].joined(part)
-            fresh.clear()
+        """Every layer of a batch was added; windows that follow count from `next_first_seq`."""
         self._first_seq = next_first_seq
+        if self._batch:
+            self._side.hand_over(self._batch)
+            self._batch = []
 
     @property
     def tails(self) -> list[LayerTail]:
         """The candidates of every layer."""
-        return self._tails
+        self._side.finish()
+        return [self._tail(kept) for kept in self._kept]
 
     @property
     def n_samples(self) -> int:
         """Samples a layer: windows x tokens x units."""
         return self._seen[0]
 
-    def _candidates(self, layer: int, u: torch.Tensor, bounds: Mapping[SpikeDef, float]) -> torch.Tensor:
-        """Flat indices of samples that may reach a bound."""
-        mu, scale = self._standardizer.mu[layer], self._standardizer.scale[layer]
-        reached = u > mu + _loosened(min(bounds.values())) * scale - SLACK * mu.abs()
-        lower = bounds.get("SPIKE_TWO_SIDED_ABS")
-        if lower is not None:
-            reached |= u < mu - _loosened(lower) * scale + SLACK * mu.abs()
-        return _where(reached.reshape(-1))
+    def _search(self, batches: Sequence[LayerBatch]) -> None:
+        self._take(batches, self._find(batches, [self._bounds[batch.layer] for batch in batches]))
+
+    def _find(self, batches: Sequence[LayerBatch], bounds: Sequence[Bounds]) -> list[Candidates]:
+        if self._on_host:
+            return [search_on_host(self._standardizer, *each) for each in zip(batches, bounds, strict=True)]
+        return search_on_device(self._standardizer, batches, bounds)
+
+    def _take(self, batches: Sequence[LayerBatch], found: Sequence[Candidates]) -> None:
+        for batch, fresh in zip(batches, found, strict=True):
+            self._kept[batch.layer] = self._kept[batch.layer].joined(fresh)
+
+    def _tail(self, kept: Candidates) -> LayerTail:
+        site, unit = np.divmod(kept.place, self._d_ff)
+        seq, token = np.divmod(site, self._tokens)
+        return LayerTail(seq, token + self._burn_in, unit, kept.z)
+
+
+class EventCounter(EventCollector):
+    """An event collector that keeps no event: it counts v strictly over the bound of each layer and definition."""
+
+    def __init__(
+        self, standardizer: Standardizer, bounds: Sequence[Bounds], *, burn_in: int, on_host: bool | None = None
+    ) -> None:
+        super().__init__(standardizer, bounds, burn_in=burn_in, on_host=on_host)
+        self._counts = [dict.fromkeys(of_layer, 0) for of_layer in bounds]
+
+    @property
+    def counts(self) -> dict[SpikeDef, Int64[np.ndarray, " layer"]]:
+        """Events of each layer, by definition."""
+        self._side.finish()
+        return {spike_def: np.array([of_layer[spike_def] for of_layer in self._counts]) for spike_def in self._counts[0]}
+
+    def _take(self, batches: Sequence[LayerBatch], found: Sequence[Candidates]) -> None:
+        for batch, fresh in zip(batches, found, strict=True):
+            for spike_def, bound in self._bounds[batch.layer].items():
+                self._counts[batch.layer][spike_def] += int(np.count_nonzero(magnitude(fresh.z, spike_def) > bound))
 
 
 class TailCollector(EventCollector):
@@ -126,65 +149,66 @@ class TailCollector(EventCollector):
     """
 
     def __init__(
-        self, standardizer: Standardizer, depth: Mapping[SpikeDef, Int64[np.ndarray, " layer"]], *, burn_in: int
+        self,
+        standardizer: Standardizer,
+        depth: Mapping[SpikeDef, Int64[np.ndarray, " layer"]],
+        *,
+        burn_in: int,
+        on_host: bool | None = None,
     ) -> None:
-        n_layers = len(standardizer.mu)
-        super().__init__(standardizer, [dict.fromkeys(depth, -np.inf) for _ in range(n_layers)], burn_in=burn_in)
-        self._depth = depth
-
-    def end_batch(self, next_first_seq: int) -> None:
-        """Merge what the batch brought, raise the bounds and drop what fell below them."""
-        super().end_batch(next_first_seq)
-        for layer, tail in enumerate(self._tails):
-            self._bounds[layer] = {
-                spike_def: _bound(tail.z, spike_def, int(depth[layer])) for spike_def, depth in self._depth.items()
-            }
-            self._tails[layer] = tail.where(_at_or_above(tail.z, self._bounds[layer]))
+        unbounded = [dict.fromkeys(depth, -np.inf) for _ in standardizer.mu]
+        super().__init__(standardizer, unbounded, burn_in=burn_in, on_host=on_host)
+        self._depth = [{spike_def: int(of[layer]) for spike_def, of in depth.items()} for layer in range(self._n_layers)]
 
     @property
     def tails(self) -> list[LayerTail]:
         """The candidates of every layer. Raises DataError if a layer saw fewer samples than it must keep."""
-        for layer, seen in enumerate(self._seen):
-            if seen < max(int(depth[layer]) for depth in self._depth.values()):
+        for layer, (seen, depth) in enumerate(zip(self._seen, self._depth, strict=True)):
+            if seen < max(depth.values()):
                 raise DataError(f"layer {layer} saw {seen} samples, fewer than the deepest threshold needs")
-        return self._tails
+        return super().tails
 
-    def _reaching(self, layer: int, u: torch.Tensor, bounds: Mapping[SpikeDef, float]) -> LayerTail:
+    def _search(self, batches: Sequence[LayerBatch]) -> None:
         """A layer's first batch has no bound yet: one is guessed from a part of it, and taken back if it leaves too few.
 
         Any bound is valid that at least `depth` samples of the slice reach, so the result does not depend on the guess.
         """
-        if not self._seen[layer]:
-            guess = self._guess(layer, u)
-            found = super()._reaching(layer, u, guess)
-            if all((magnitude(found.z, of) >= bound).sum() >= int(self._depth[of][layer]) for of, bound in guess.items()):
-                return found
-        return super()._reaching(layer, u, bounds)
+        if any(len(self._kept[batch.layer]) for batch in batches):
+            super()._search(batches)
+            return
+        guesses = self._guesses(batches)
+        found = self._find(batches, guesses)
+        short = [at for at, batch in enumerate(batches) if not self._enough(batch.layer, found[at], guesses[at])]
+        if short:
+            again = [batches[at] for at in short]
+            for at, whole in zip(short, self._find(again, [self._bounds[batch.layer] for batch in again]), strict=True):
+                found[at] = whole
+        self._take(batches, found)
 
-    def _guess(self, layer: int, u: torch.Tensor) -> dict[SpikeDef, float]:
-        z = self._standardizer.z(layer, u[:, ::FIRST_SAMPLE]).flatten()
-        share = FIRST_MARGIN * z.numel() / u.numel()
-        wanted = {of: int(share * int(depth[layer])) + 1 for of, depth in self._depth.items()}
-        return {
-            of: float(torch.topk(magnitude(z, of), count).values[-1]) if count <= z.numel() else -np.inf
-            for of, count in wanted.items()
-        }
+    def _take(self, batches: Sequence[LayerBatch], found: Sequence[Candidates]) -> None:
+        """Merge what was found, raise the bounds and drop what fell below them."""
+        super()._take(batches, found)
+        for layer in (batch.layer for batch in batches):
+            kept, depth = self._kept[layer], self._depth[layer]
+            self._bounds[layer] = {spike_def: _bound(kept.z, spike_def, count) for spike_def, count in depth.items()}
+            self._kept[layer] = kept.reaching(self._bounds[layer])
 
+    def _enough(self, layer: int, found: Candidates, bounds: Bounds) -> bool:
+        return all((magnitude(found.z, of) >= bound).sum() >= self._depth[layer][of] for of, bound in bounds.items())
 
-def _where(flags: torch.Tensor) -> torch.Tensor:
-    """Indices of the true values; numpy skips empty stretches, which is most of a CPU tensor of events."""
-    return torch.from_numpy(np.flatnonzero(flags.numpy())) if flags.device.type == "cpu" else flags.nonzero().squeeze(1)
-
-
-def _loosened(bound: float) -> float:
-    return bound - SLACK * max(1.0, abs(bound)) if np.isfinite(bound) else bound
-
-
-def _at_or_above(z: np.ndarray, bounds: Mapping[SpikeDef, float]) -> np.ndarray:
-    keep = np.zeros(len(z), dtype=bool)
-    for spike_def, bound in bounds.items():
-        keep |= magnitude(z, spike_def) >= bound
-    return keep
+    def _guesses(self, batches: Sequence[LayerBatch]) -> list[Bounds]:
+        """The v that about FIRST_MARGIN times `depth` samples of each batch reach, read off a part of its tokens."""
+        guesses = []
+        for batch in batches:
+            z = self._standardizer.z(batch.layer, batch.u[:, ::FIRST_SAMPLE]).flatten()
+            share = FIRST_MARGIN * z.numel() / max(1, batch.u.numel())
+            for spike_def, depth in self._depth[batch.layer].items():
+                count = int(share * depth) + 1
+                lowest = torch.topk(magnitude(z, spike_def), min(count, z.numel())).values[-1:]
+                guesses.append(lowest if count <= z.numel() else torch.full((1,), -np.inf, device=z.device))
+        names = list(self._depth[0])
+        of_layers = to_host(torch.cat(guesses)).reshape(len(batches), len(names)).tolist()
+        return [dict(zip(names, of_layer, strict=True)) for of_layer in of_layers]
 
 
 def _bound(z: np.ndarray, spike_def: SpikeDef, depth: int) -> float:

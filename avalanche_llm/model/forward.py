@@ -5,6 +5,7 @@ Next-token likelihood of a window x[0 .. T-1] in nats, over the predicted positi
     nll = - sum_t log softmax(logits[t - 1])[x[t]]          softmax in float32, sum in float64
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -52,13 +53,15 @@ def forward_pass(
     """Run every window once at the gains of `plan`.
 
     on_input(layer, u[batch, token, unit]) sees the input of each layer's down projection; on_batch(first_seq) follows
-    when the batch that begins at that window is through. With `predict_from` the whole causal model runs, and the report
-    holds the likelihood of the positions from there on. Raises DataError if a batch ends in NaN or inf: whatever goes
-    wrong in a layer stays in the residual stream, so one look at its end sees it without a look at each layer.
+    when the batch that begins at that window is in the device's queue (on a CPU: done). With `predict_from` the whole
+    causal model runs, and the report holds the likelihood of the positions from there on. Raises DataError if a batch ends
+    in NaN or inf: whatever goes wrong in a layer stays in the residual stream, so one look at its end sees it without a
+    look at each layer. The look is taken while the next batch runs, so that a device need not wait for it.
     """
     began = monotonic()
     scale = ScaleOutput(model.modules("mlp" if plan.target == "MLP" else "attn"), plan.gains)
     sums: list[torch.Tensor] = []
+    finite = _FiniteEnds(plan, windows, batch_windows)
     seq_len = windows.shape[1]
 
     def by_window(layer: int, u: torch.Tensor) -> None:
@@ -68,21 +71,46 @@ def forward_pass(
         for first in range(0, len(windows), batch_windows):
             batch = torch.from_numpy(windows[first : first + batch_windows]).to(model.device)
             if predict_from is None:
-                finite = torch.isfinite(model.decoder(input_ids=batch, use_cache=False).last_hidden_state).all()
+                finite.add(first, model.decoder(input_ids=batch, use_cache=False).last_hidden_state)
             else:
                 hidden, nll = _predict(model, batch, predict_from)
-                finite = torch.isfinite(hidden).all() & torch.isfinite(nll).all()
+                finite.add(first, hidden, nll)
                 sums.append(nll)
-            if not bool(finite):
-                raise DataError(
-                    f"activations became NaN or infinite at gain {max(plan.gains, key=lambda gain: abs(gain - 1))} in windows "
-                    f"{first} to {first + len(batch) - 1}; use --dtype fp32 or leave that gain out"
-                )
             on_batch(first)
             advance(len(batch))
+        finite.finish()
     nll_sum = torch.cat(sums).cpu().numpy() if sums else np.zeros(0)
     scored = SequenceNll(nll_sum, np.full(len(nll_sum), windows.shape[1] - (predict_from or 0)))
     return PassReport(len(windows), -(-len(windows) // batch_windows), monotonic() - began, scored)
+
+
+class _FiniteEnds:
+    """Whether each batch ended without NaN and inf: asked at once, looked at one batch later."""
+
+    def __init__(self, plan: GainPlan, windows: Int64[np.ndarray, "seq token"], batch_windows: int) -> None:
+        self._furthest_gain = max(plan.gains, key=lambda gain: abs(gain - 1))
+        self._n_windows, self._batch_windows = len(windows), batch_windows
+        self._unseen: deque[tuple[int, torch.Tensor]] = deque()
+
+    def add(self, first: int, *ends: torch.Tensor) -> None:
+        """The results of the batch that begins at window `first`. Raises DataError for the batch before it."""
+        self._unseen.append((first, torch.stack([torch.isfinite(end).all() for end in ends]).all()))
+        if len(self._unseen) > 1:
+            self._look()
+
+    def finish(self) -> None:
+        """Look at the last batch too."""
+        while self._unseen:
+            self._look()
+
+    def _look(self) -> None:
+        first, finite = self._unseen.popleft()
+        if not bool(finite):
+            last = min(first + self._batch_windows, self._n_windows) - 1
+            raise DataError(
+                f"activations became NaN or infinite at gain {self._furthest_gain} in windows {first} to {last}; "
+                "use --dtype fp32 or leave that gain out"
+            )
 
 
 def _predict(

@@ -1,11 +1,12 @@
 """Phase 1: mean and spread of every unit at g = 1, and the target rate of every layer (spec 11, S01)."""
 
+from collections.abc import Callable
+
 import numpy as np
-import torch
 
 from avalanche_llm.datasets import TokenSlice
+from avalanche_llm.events.collect import EventCounter
 from avalanche_llm.events.rate_match import RateTargets, rate_targets
-from avalanche_llm.events.spike import magnitude
 from avalanche_llm.events.standardize import CalibrationStats, RunningMoments, Standardizer
 from avalanche_llm.io.files import json_bytes, npz, raw
 from avalanche_llm.model.forward import forward_pass
@@ -15,7 +16,7 @@ from avalanche_llm.model.loader import LoadedModel
 from avalanche_llm.phases.context import CALIBRATION_SLICE, guard, open_model, slices_of_a, use_slice
 from avalanche_llm.phases.job import Job
 from avalanche_llm.progress import Advance, progress
-from avalanche_llm.settings import Settings, SpikeDef
+from avalanche_llm.settings import Settings
 
 
 def calibrate(job: Job) -> str:
@@ -29,9 +30,9 @@ def calibrate(job: Job) -> str:
             moments = RunningMoments(model.n_layers, burn_in=job.settings.pipeline.burn_in_tokens)
             seconds = _baseline_pass(model, calibration, job.settings, moments.add, advance)
             stats = moments.finish()
-            counter = _OverTau0(stats, model, job.settings)
-            seconds += _baseline_pass(model, calibration, job.settings, counter.add, advance)
-        targets = rate_targets(counter.counts(), stats.n_samples * model.d_ff, job.settings.events)
+            over_tau0 = _counter(stats, model, job.settings)
+            seconds += _baseline_pass(model, calibration, job.settings, over_tau0.add, advance, over_tau0.end_batch)
+        targets = rate_targets(over_tau0.counts, stats.n_samples * model.d_ff, job.settings.events)
         run.time("forward_s", seconds)
         run.log("calibrated", silent_units=stats.silent_units(job.settings.events.eps), n_samples=targets.n_samples)
         run.save("calibration_stats", npz({"mu": stats.mu, "sigma": stats.sigma, "n_samples": np.array(stats.n_samples)}))
@@ -40,32 +41,35 @@ def calibrate(job: Job) -> str:
     return run.run_id
 
 
-def _baseline_pass(model: LoadedModel, data: TokenSlice, settings: Settings, on_input: OnInput, advance: Advance) -> float:
-    plan = GainPlan.uniform("MLP", settings.gains.baseline, model.n_layers)
+def _baseline_pass(
+    model: LoadedModel,
+    data: TokenSlice,
+    settings: Settings,
+    on_input: OnInput,
+    advance: Advance,
+    on_batch: Callable[[int], None] = lambda next_seq: None,
+) -> float:
+    plan, batch = GainPlan.uniform("MLP", settings.gains.baseline, model.n_layers), settings.pipeline.batch_windows
     report = forward_pass(
-        model, data.windows, plan=plan, batch_windows=settings.pipeline.batch_windows, on_input=on_input, advance=advance
+        model,
+        data.windows,
+        plan=plan,
+        batch_windows=batch,
+        on_input=on_input,
+        on_batch=lambda first: on_batch(first + batch),
+        advance=advance,
     )
     return report.seconds
 
 
-class _OverTau0:
-    """Counts v > tau0 in each layer, for each spike definition, without leaving the device."""
-
-    def __init__(self, stats: CalibrationStats, model: LoadedModel, settings: Settings) -> None:
-        self._standardizer = Standardizer.of(stats, eps=settings.events.eps, device=model.device)
-        self._tau0, self._burn_in = settings.events.tau0_baseline, settings.pipeline.burn_in_tokens
-        self._counts = {
-            spike_def: torch.zeros(model.n_layers, dtype=torch.int64, device=model.device)
-            for spike_def in settings.events.spike_defs
-        }
-
-    def add(self, layer: int, u: torch.Tensor) -> None:
-        z = self._standardizer.z(layer, u[:, self._burn_in :])
-        for spike_def, counts in self._counts.items():
-            counts[layer] += (magnitude(z, spike_def) > self._tau0).sum()
-
-    def counts(self) -> dict[SpikeDef, np.ndarray]:
-        return {spike_def: counts.cpu().numpy() for spike_def, counts in self._counts.items()}
+def _counter(stats: CalibrationStats, model: LoadedModel, settings: Settings) -> EventCounter:
+    """Counts v > tau0 in each layer, for each spike definition."""
+    events = settings.events
+    return EventCounter(
+        Standardizer.of(stats, eps=events.eps, device=model.device),
+        [dict.fromkeys(events.spike_defs, events.tau0_baseline)] * model.n_layers,
+        burn_in=settings.pipeline.burn_in_tokens,
+    )
 
 
 def targets_as_json(targets: RateTargets, stats: CalibrationStats, settings: Settings) -> dict[str, object]:
