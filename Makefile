@@ -7,7 +7,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo validate test test-platform screenshots test-fast lint model ui clean install
+.PHONY: bench demo validate test test-platform screenshots test-fast lint model ui clean install
 
 demo: model ## measure the demo's model, phase by phase
 	$(BIN)/python -m avalanche_llm phase0_validate_env --config configs/demo.yaml
@@ -49,6 +49,9 @@ ui: install ## the Dagster web UI on loopback
 
 validate: install ## estimates against simulators of known truth; writes docs/validity.md
 	$(BIN)/python -m avalanche_llm.validity
+
+bench: model ## speed and memory on this machine, which should be idle; writes docs/performance.md
+	$(BIN)/python -m bench
 
 clean: ## remove the environment (runs and models stay)
 	rm -rf $(VENV)

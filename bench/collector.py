@@ -1,6 +1,6 @@
 """The tail collector alone, fed with activations of any shape by a synthetic source: seconds and memory over the shape.
 
-    python bench/collector.py [--seven_b]
+    python -m bench.collector [--seven_b]
 
 Curves over windows, units and layers; --seven_b is 28 layers of 18944 units, 64 windows of 256 tokens (target: under 3 GiB).
 """
@@ -15,7 +15,7 @@ import torch
 
 from avalanche_llm.events.collect import TailCollector
 from avalanche_llm.events.standardize import CalibrationStats, Standardizer
-from bench.measure import peak_gib, reset_peak
+from bench.measure import machine, peak_gib, reset_peak
 
 TOKENS: Final = 256
 BATCH: Final = 8
@@ -58,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seven_b", action="store_true")
     shapes = [SEVEN_B] if parser.parse_args().seven_b else SHAPES
-    print(json.dumps([collect(*shape) for shape in shapes], indent=2))
+    print(json.dumps({"machine": machine(), "shapes": [collect(*shape) for shape in shapes]}, indent=2))
 
 
 if __name__ == "__main__":

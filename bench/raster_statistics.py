@@ -3,7 +3,7 @@
 Everything that phase 5 measures on a condition, 500 bootstrap replicates and 999 null draws included, on synthetic rasters
 of the occupancies that the canonical rates give. Prints seconds by part and peak memory. Target: under 60 s and 2 GiB.
 
-    python bench/raster_statistics.py [--conditions 88]
+    python -m bench.raster_statistics [--conditions 88]
 """
 
 import argparse
@@ -21,6 +21,7 @@ from avalanche_llm.canon import load_canon
 from avalanche_llm.config import resolve_config
 from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.settings import parse_settings
+from bench.measure import machine
 
 SHAPE = (64, 28, 256)
 PARTS = (
@@ -55,6 +56,7 @@ def main() -> None:
     seconds = perf_counter() - began
     times = {key[2]: round(value[3], 2) for key, value in pstats.Stats(profile).stats.items()}  # type: ignore[attr-defined]  # not in the stub
     report = {
+        "machine": machine(),
         "conditions": n_conditions,
         "shape": SHAPE,
         "seconds": round(seconds, 1),
