@@ -95,10 +95,8 @@ SECTIONS: Mapping[str, Callable[[Results], str]] = {
 
 def _section(title: str, found: Results, text: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     of = found["machine"]
-    machine = (
-        f"{of['architecture']}, {of['cores']} cores, {of['memory_gib']} GiB, torch {of['torch']} with {of['torch_threads']} threads, "
-        f"Python {of['python']}."
-    )
+    torch = f"torch {of['torch']} with {of['torch_threads']} threads"
+    machine = f"{of['architecture']}, {of['cores']} cores, {of['memory_gib']} GiB, {torch}, Python {of['python']}."
     return f"## {title}\n\n{text} Measured on: {machine}\n\n{_table(names, rows)}"
 
 
