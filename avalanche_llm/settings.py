@@ -25,6 +25,7 @@ Whole = Annotated[int, BeforeValidator(_no_flag)]
 Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[Whole, Field(ge=1, lt=2**31)]
 Draws = Annotated[Whole, Field(ge=1, le=1_000_000)]
+ModuleName = Annotated[str, Field(pattern=r"^\w+(\.\w+)*$")]
 Place = Annotated[str, Field(min_length=1, max_length=1000)]
 """A hub id or a path; a file system takes no name much longer."""
 
@@ -82,16 +83,18 @@ class HookNames(_Section):
     and, where the MLP is gated, `gate` serve the hook check; one name for gate and up is one projection, its first half the gate.
     """
 
-    layers: str
-    mlp: str
-    attn: str
-    down: str
-    gate: str | None = None
-    up: str | None = None
-    act: str | None = None
+    layers: ModuleName
+    mlp: ModuleName
+    attn: ModuleName
+    down: ModuleName
+    gate: ModuleName | None = None
+    up: ModuleName | None = None
+    act: ModuleName | None = None
 
     @model_validator(mode="after")
     def _checkable_or_not(self) -> "HookNames":
+        if self.mlp == self.attn:
+            raise ValueError(f"hooks: mlp and attn name one module, {self.mlp!r}; a gain could not be put on one of them")
         if (self.up is None) != (self.act is None) or (self.gate is not None and self.up is None):
             raise ValueError("hooks: up and act belong together, and gate needs both; name them or leave all three out")
         return self
@@ -101,7 +104,7 @@ class ModelChoice(_Section):
     """A hub id or a local folder; `revision` is for a hub id, `hooks` for a family that the table does not hold."""
 
     hf_id: Place
-    revision: str | None = None
+    revision: Annotated[str, Field(pattern=r"^[\w./-]{1,200}$")] | None = None
     hooks: HookNames | None = None
 
 

@@ -135,6 +135,14 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
     return value
 
 
+def read_rows(path: Path, key: str, *columns: str) -> list[dict[str, Any]]:
+    """The list of rows under `key` of a json file. Raises MissingArtifact if it is none, or a row lacks one of `columns`."""
+    rows = read_json(path, key)[key]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= {*columns} for row in rows):
+        raise MissingArtifact(f"{path}: {key} must be a list of rows with {', '.join(columns) or 'columns'}; rebuild its run")
+    return rows
+
+
 def read_npz(path: Path, shapes: Mapping[str, int]) -> dict[str, np.ndarray]:
     """The arrays named in `shapes` (name to number of axes). Raises MissingArtifact if one is absent or not as declared."""
     try:
