@@ -140,11 +140,13 @@ def read_texts(data: TextData) -> Iterator[str]:
     for index, row in enumerate(load_rows(data.hf_id, data.hf_config, data.split)):
         if data.text_column not in row:
             known = ", ".join(row)
-            raise DataError(f"data set {data.hf_id} has no text column {data.text_column!r} (columns: {known}); set text_column")
+            raise DataError(
+                f"data set {data.hf_id} has no text column {data.text_column!r} (columns: {known}); set text_column"
+            )
         text = row[data.text_column]
         if not isinstance(text, str):
             raise DataError(
-                f"data set {data.hf_id}, row {index}: column {data.text_column!r} holds {type(text).__name__}, text was expected; "
+                f"data set {data.hf_id}, row {index}: column {data.text_column!r} holds {type(text).__name__}, not text; "
                 "leave the row out or set text_column"
             )
         if len(text) > MAX_TEXT_CHARACTERS:

@@ -78,9 +78,9 @@ def read_questions(data: ArcData) -> tuple[Question, ...]:
 
 def parse_question(row: Mapping[str, Any], index: int) -> Question:
     """One row as a question. DataError names the question (or the row, where it has no id) and what was expected."""
-    question_id = row.get("id")
+    question_id, columns = row.get("id"), ", ".join(map(str, row))
     if not isinstance(question_id, str) or not question_id.strip() or not _is_text(question_id):
-        raise DataError(f"row {index}: expected a question with an id, found {question_id!r} (columns: {', '.join(map(str, row))})")
+        raise DataError(f"row {index}: expected a question with an id, found {question_id!r} (columns: {columns})")
     labels, texts = _choices(row.get("choices"), question_id)
     _demand(MIN_CHOICES <= len(labels) <= MAX_CHOICES, question_id, f"{MIN_CHOICES} to {MAX_CHOICES} choices", len(labels))
     for label in labels:

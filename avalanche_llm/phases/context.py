@@ -85,10 +85,11 @@ def slice_of_b(job: Job, model: LoadedModel) -> TokenSlice:
 
 def _embedded(model: LoadedModel, token_slice: TokenSlice) -> TokenSlice:
     """The slice itself. Raises DataError where the tokenizer gives an id that the model has no embedding for."""
-    known, largest = model.causal.get_input_embeddings().num_embeddings, int(token_slice.windows.max())
+    causal: Any = model.causal
+    known, largest = causal.get_input_embeddings().num_embeddings, int(token_slice.windows.max())
     if largest >= known:
         raise DataError(
-            f"the tokenizer of {model.identity['id']} gives token id {largest}, the model embeds {known}; they are not of one model"
+            f"the tokenizer of {model.identity['id']} gives token id {largest}, the model embeds {known}; they do not match"
         )
     return token_slice
 

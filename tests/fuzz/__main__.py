@@ -60,17 +60,29 @@ def main() -> None:
             place = f"{type(error).__name__} from {Path(frames[-1].filename).name}:{frames[-1].name} in {ours[-1].name}"
         if time.monotonic() - told > TELL_S:
             told = time.monotonic()
-            print(f"{arguments.target}: {accepted} inputs accepted, {refused} refused, {len(seen)} findings", file=sys.stderr, flush=True)
+            print(
+                f"{arguments.target}: {accepted} inputs accepted, {refused} refused, {len(seen)} findings",
+                file=sys.stderr,
+                flush=True,
+            )
         if time.monotonic() - began > SLOW_S:
             place = f"took {time.monotonic() - began:.0f} s"
         if place and place not in seen:
             seen.add(place)
             name = hashlib.sha1(place.encode(), usedforsecurity=False).hexdigest()[:12]
             (findings / name).write_bytes(data)
-            (findings / f"{name}.txt").write_text(place + "\n" + traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+            (findings / f"{name}.txt").write_text(
+                place + "\n" + traceback.format_exc(), encoding="utf-8", errors="backslashreplace"
+            )
             print(f"FINDING {name}: {place}", file=sys.stderr, flush=True)
 
-    options = [f"-max_total_time={arguments.seconds}", "-timeout=20", "-rss_limit_mb=2048", "-max_len=8192", "-print_final_stats=1"]
+    options = [
+        f"-max_total_time={arguments.seconds}",
+        "-timeout=20",
+        "-rss_limit_mb=2048",
+        "-max_len=8192",
+        "-print_final_stats=1",
+    ]
     atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={findings}/", str(corpus)], one)
     atheris.Fuzz()
 

@@ -63,10 +63,41 @@ def patched(base: bytes, patches: bytes) -> bytes:
 
 
 WORDS: Final = (
-    *("", " ", "A", "B", "C", "1", "2", "id", "question", "choices", "text", "label", "answerKey", "model", "run", "hf_id", "grid"),
+    *(
+        "",
+        " ",
+        "A",
+        "B",
+        "C",
+        "1",
+        "2",
+        "id",
+        "question",
+        "choices",
+        "text",
+        "label",
+        "answerKey",
+        "model",
+        "run",
+        "hf_id",
+        "grid",
+    ),
     *("gains", "datasets", "events", "statistics", "pipeline", "determinism", "extends", "include", "CANON.", "CANON.CONST.EPS"),
     *("RUN_S01_0123456789ab", "complete", "PHASE1_CALIBRATE", "0" * 64, "../x", "results/a.npz", "timings", "artifact_index"),
-    *("dependencies", "hashes", "dataset", "conditions", "artifacts", "x\0y", "\ud800", "a\nb", "\u2028", "é", "\x1b[31m", "9" * 5000),
+    *(
+        "dependencies",
+        "hashes",
+        "dataset",
+        "conditions",
+        "artifacts",
+        "x\0y",
+        "\ud800",
+        "a\nb",
+        "\u2028",
+        "é",
+        "\x1b[31m",
+        "9" * 5000,
+    ),
 )
 NUMBERS: Final = (0, 1, -1, 2, 3, 65535, 2**31, 2**63, 10**400, 0.5, 1e308, float("inf"), float("nan"), -0.0)
 
@@ -134,7 +165,12 @@ def config_seeds() -> list[bytes]:
     ]
     (folder() / "own.yaml").unlink(missing_ok=True)
     whole = (folder() / "good.yaml").read_bytes()
-    return [b"\0" + whole, *(b"\1" + text.encode() for text in overlays), *(b"\0" + text.encode() for text in overlays), b"\2\x02\x0c\x0e\x02\x10\x0d\x09"]
+    return [
+        b"\0" + whole,
+        *(b"\1" + text.encode() for text in overlays),
+        *(b"\0" + text.encode() for text in overlays),
+        b"\2\x02\x0c\x0e\x02\x10\x0d\x09",
+    ]
 
 
 def fuzz_record(data: bytes) -> None:
