@@ -192,7 +192,7 @@ def local_path(text: str) -> Path:
         path = Path(text).expanduser()
         path.exists()
     except (OSError, RuntimeError) as error:  # a name too long, the home of nobody
-        raise EnvironmentProblem(f"{text!r} cannot be a path here: {reason(error)}; check the hf_id in the config") from error
+        raise EnvironmentProblem(f"{text!r} cannot be a path here: {reason(error)}; check it") from error
     return path
 
 

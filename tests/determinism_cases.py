@@ -22,6 +22,14 @@ import pandas as pd
 import yaml
 
 PHASES: Final = ("phase1_calibrate", "phase2_gain_grid", "phase2_select_gstar", "phase3_extract_rasters")
+PROCESS: Final = """
+import sys
+from avalanche_llm.cli import main
+for phase in sys.argv[1:]:
+    code = main([phase, "--config", "own.yaml", "--runs_dir", "runs"])
+    if code:
+        sys.exit(code)
+"""
 TAGS: Final = ("S01", "S02", "S02B", "S03")
 
 
@@ -76,11 +84,10 @@ def run_case(case: Case, config: Mapping[str, Any], folder: Path, phases: Sequen
         changed["pipeline"] = {**config.get("pipeline", {}), "batch_windows": case.batch_windows}
     (folder / "own.yaml").write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DAGSTER_HOME": str(folder / "home")} | case.environment
-    for phase in phases:
-        command = [sys.executable, "-m", "avalanche_llm", phase, "--config", "own.yaml", "--runs_dir", "runs"]
-        found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        if found.returncode:
-            raise SystemExit(f"{case.name}, {phase}: {found.stderr}")
+    command = [sys.executable, "-c", PROCESS, *phases]
+    found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise SystemExit(f"{case.name}: {found.stderr}")
     return {tag: next((folder / "runs").glob(f"RUN_{tag}_*")) for tag in TAGS[: len(phases)]}
 
 

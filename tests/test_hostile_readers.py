@@ -36,7 +36,7 @@ from avalanche_llm.errors import (
     printable,
     reason,
 )
-from avalanche_llm.events.tail_files import SCHEMA, read_events
+from avalanche_llm.events.tail_files import SCHEMA, read_events, table_to_tails
 from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.io.files import json_bytes, npz, read_frame, read_json, read_npz, read_rows, write_atomically
 from avalanche_llm.io.strict_json import parse_json
@@ -401,6 +401,18 @@ def test_read_parquet_refuses_another_table(content: bytes, complaint: str, tmp_
     with pytest.raises(MissingArtifact, match=complaint) as caught:
         read_events(in_file(tmp_path, content, "a.parquet"))
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("column", "values"), [("unit", [1, 2, 3, 4, None]), ("layer", [0, 1, -1, 2, 2]), ("seq_id", [None] * 5)]
+)
+def test_read_events_refuses_places_that_cannot_be(column: str, values: list[int | None], tmp_path: Path) -> None:
+    place = SCHEMA.get_field_index(column)
+    table = EVENTS.set_column(place, SCHEMA.field(place), pa.array(values, SCHEMA.field(place).type))
+    with pytest.raises(MissingArtifact, match=f"column {column} holds nulls or negative places"):
+        read_events(in_file(tmp_path, table_bytes(table), "a.parquet"))
+    with pytest.raises(MissingArtifact, match="an event lies in layer 1, the model has 1"):
+        table_to_tails(EVENTS, n_layers=1)
 
 
 def test_read_parquet_adds_no_column_for_a_folder_named_like_a_partition(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "DAGSTER_HOME": str(folder / "dagster_home"),
     }
     command = [*namespace(), sys.executable, "-c", LAUNCHER, "run_all", "--config", "own.yaml", "--runs_dir", "runs"]
-    found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1500, check=False)
     assert found.returncode == 0, found.stderr
     return folder / "runs"
 
