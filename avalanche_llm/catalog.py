@@ -40,7 +40,7 @@ class Entry:
             return ""
         try:
             return summarise(self)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, MissingArtifact) as error:
             return f"unreadable: {error}"
 
     def path(self, artifact: str) -> Path:

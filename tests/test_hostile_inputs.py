@@ -183,7 +183,7 @@ def plain_ids(texts: list[str], **_: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("a.txt", b"", r"a\.txt is empty"),
+        ("a.txt", b"", r"a\.txt gives 0 tokens"),
         ("a.jsonl", b"", r"a\.jsonl is empty"),
         ("a.txt", b"x \xed\xa0\x80 y\n", "cannot be read"),
         ("a.jsonl", b'{"text": "x \\ud800 y"}\n' * 40, "cannot be read|holds|surrogate"),
