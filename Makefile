@@ -7,7 +7,9 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: bench demo validate test test-platform screenshots test-fast lint model ui clean install
+PIP_AUDIT := 2.10.1
+
+.PHONY: bench demo validate fuzz audit test test-platform screenshots test-fast lint model ui clean install
 
 demo: model ## measure the demo's model, phase by phase
 	$(BIN)/python -m avalanche_llm phase0_validate_env --config configs/demo.yaml
@@ -32,10 +34,15 @@ lint: install
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.lock pyproject.toml
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+HASHED := $(PIP) --require-hashes --no-deps --only-binary :all:
+
+$(VENV)/.installed: requirements.lock requirements-cpu.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(HASHED) --requirement requirements-cpu.lock 2> /dev/null || echo "no CPU build of torch on this index: taking the one that it has"
+	$(HASHED) --requirement requirements.lock
+	$(BIN)/python -m pip check > /dev/null || $(PIP) torch==2.13.0 # the libraries that a CUDA build asks for, by its own exact pins
+	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
 
 model: install $(MODEL)/config.json
@@ -52,6 +59,19 @@ validate: install ## estimates against simulators of known truth; writes docs/va
 
 bench: model ## speed and memory on this machine, which should be idle; writes docs/performance.md
 	$(BIN)/python -m bench
+
+FUZZ_SECONDS ?= 600
+FUZZ_CORPUS ?= build/fuzz
+
+fuzz: install ## coverage-guided fuzzing of five readers, FUZZ_SECONDS each; findings in FUZZ_CORPUS/findings
+	$(PIP) --no-deps atheris==3.0.0
+	for target in config record npz parquet questions; do \
+	  $(BIN)/python tests/fuzz $$target --seconds $(FUZZ_SECONDS) --corpus $(FUZZ_CORPUS) || exit 1; done
+
+audit: ## known vulnerabilities of what the lock pins (needs the vulnerability service that pip-audit asks)
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==$(PIP_AUDIT)
+	$(VENV)-audit/bin/pip-audit --disable-pip --require-hashes --requirement requirements.lock
 
 clean: ## remove the environment (runs and models stay)
 	rm -rf $(VENV)

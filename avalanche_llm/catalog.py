@@ -3,17 +3,15 @@
 A run's key numbers come from its own small artifacts; their hashes are not checked here, `verify` does that.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-import pandas as pd
-
 from avalanche_llm.errors import MissingArtifact, SchemaError
 from avalanche_llm.io.artifacts import read_record
+from avalanche_llm.io.files import read_frame, read_rows
 from avalanche_llm.io.store import RunStore
 from avalanche_llm.run_id import RUN_ID, check_run_id
 
@@ -42,7 +40,7 @@ class Entry:
             return ""
         try:
             return summarise(self)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, MissingArtifact) as error:
             return f"unreadable: {error}"
 
     def path(self, artifact: str) -> Path:
@@ -82,40 +80,41 @@ def _entry(folder: Path) -> Entry:
 
 
 def _grid(entry: Entry) -> str:
-    b_tot = pd.read_parquet(entry.path("metrics"), columns=["b_tot"])["b_tot"]
+    b_tot = read_frame(entry.path("metrics"), ["b_tot"])["b_tot"]
     return f"b_tot {b_tot.min():.3f} to {b_tot.max():.3f} over {len(b_tot)} conditions"
 
 
 def _gstar(entry: Entry) -> str:
-    rows = json.loads(entry.path("gstar").read_bytes())["selections"]
+    rows = read_rows(entry.path("gstar"), "selections", "gstar", "status")
     gains = sorted({row["gstar"] for row in rows})
     bracketed = sum(row["status"] == "bracketed" for row in rows)
     return f"g* {', '.join(f'{gain:g}' for gain in gains)}; {bracketed} of {len(rows)} bracketed"
 
 
 def _held_out(entry: Entry) -> str:
-    return f"held-out rates off by up to {pd.read_parquet(entry.path('metrics'))['heldout_rate_max_rel_err'].max():.0%}"
+    off = read_frame(entry.path("metrics"), ["heldout_rate_max_rel_err"])["heldout_rate_max_rel_err"]
+    return f"held-out rates off by up to {off.max():.0%}"
 
 
 def _marginals(entry: Entry) -> str:
-    exact = pd.read_parquet(entry.path("null_marginals"))["marginals_exact"]
+    exact = read_frame(entry.path("null_marginals"), ["marginals_exact"])["marginals_exact"]
     return f"marginals exact in {int(exact.sum())} of {len(exact)} surrogates"
 
 
 def _analysis(entry: Entry) -> str:
-    summary = pd.read_parquet(entry.path("T01_SUMMARY_parquet"))
+    summary = read_frame(entry.path("T01_SUMMARY_parquet"), ["g", "delta_b_tot"])
     excess = summary.loc[summary["g"] == 1.0, "delta_b_tot"]
     return f"delta_b_tot at g = 1: {excess.min():.3f} to {excess.max():.3f}"
 
 
 def _generalized(entry: Entry) -> str:
-    rows = pd.read_parquet(entry.path("T02_GENERALIZATION_parquet"))
+    rows = read_frame(entry.path("T02_GENERALIZATION_parquet"), ["g_condition", "nll_mean"])
     of = rows.groupby("g_condition")["nll_mean"]
     return f"NLL {of.min()['g1']:.3f} at g = 1, {of.min()['gstar']:.3f} to {of.max()['gstar']:.3f} at g*"
 
 
 def _questions(entry: Entry) -> str:
-    rows = pd.read_parquet(entry.path("T03_ARC_parquet"))
+    rows = read_frame(entry.path("T03_ARC_parquet"), ["g_condition", "accuracy"])
     of = rows.groupby("g_condition")["accuracy"]
     return f"accuracy {of.min()['g1']:.3f} at g = 1, {of.min()['gstar']:.3f} to {of.max()['gstar']:.3f} at g*"
 

@@ -6,7 +6,8 @@ registry value (contract 23; spec 13).
 """
 
 import hashlib
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +16,11 @@ import yaml
 
 from avalanche_llm.canon import PREFIX, Canon, thaw
 from avalanche_llm.errors import ConfigError
+from avalanche_llm.plain_yaml import check_scalar, read_yaml
 from avalanche_llm.resources import packaged
 
 MAX_EXTENDS: Final = 8
+MAX_FILES: Final = 64
 
 
 @dataclass(frozen=True)
@@ -118,11 +121,12 @@ def resolve_references(value: Any, canon: Canon, where: str = "config") -> Any:
         return _reject_references(found, where)
     if isinstance(value, dict):
         for key in value:
-            if not isinstance(key, str) or key.startswith(PREFIX):
+            if not isinstance(key, str) or key.startswith(PREFIX) or not key.isprintable():
                 raise ConfigError(f"{where}: keys must be plain words, found {key!r}")
         return {key: resolve_references(item, canon, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, list):
         return [resolve_references(item, canon, f"{where}[{index}]") for index, item in enumerate(value)]
+    check_scalar(value, where)
     return value
 
 
@@ -135,32 +139,25 @@ def _reject_references(value: Any, where: str) -> Any:
     return value
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """One yaml mapping. Raises ConfigError, in one line, for a missing, unreadable or malformed file."""
-    try:
-        parsed = yaml.safe_load(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ConfigError(f"config file {path} does not exist: name one with --config") from error
-    except OSError as error:
-        raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"config file {path} is not valid yaml: {' '.join(str(error).split())}") from error
-    if not isinstance(parsed, dict):
-        raise ConfigError(f"config file {path} must hold one mapping, found {type(parsed).__name__}")
-    return parsed
-
-
-def load_merged(path: Path, depth: int = 0) -> dict[str, Any]:
+def load_merged(path: Path) -> dict[str, Any]:
     """The config at `path` over what it extends and includes, references still in place."""
+    return _load_merged(path, 0, itertools.count(1))
+
+
+def _load_merged(path: Path, depth: int, files: Iterator[int]) -> dict[str, Any]:
     if depth > MAX_EXTENDS:
         raise ConfigError(f"{path}: more than {MAX_EXTENDS} configs extend one another; is there a circle?")
+    if next(files) > MAX_FILES:  # each of a chain that includes the next one twice is read twice as often as the one before
+        raise ConfigError(f"{path}: more than {MAX_FILES} files are extended and included in all; is there a circle?")
     own = read_yaml(path)
     base, companions = own.pop("extends", None), own.pop("include", [])
-    if not isinstance(base, str | None) or not isinstance(companions, list):
+    if not isinstance(base, str | None) or not isinstance(companions, list) or {type(name) for name in companions} - {str}:
         raise ConfigError(f"{path}: `extends` must name one file and `include` a list of files")
-    merged: dict[str, Any] = {} if base is None else load_merged(path.parent / base, depth + 1)
+    for name in companions if base is None else (base, *companions):
+        check_scalar(name, str(path))
+    merged: dict[str, Any] = {} if base is None else _load_merged(path.parent / base, depth + 1, files)
     for name in companions:
-        merged = merge(merged, load_merged(path.parent / str(name), depth + 1))
+        merged = merge(merged, _load_merged(path.parent / name, depth + 1, files))
     return merge(merged, own)
 
 

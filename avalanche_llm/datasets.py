@@ -15,12 +15,15 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Int64
 
-from avalanche_llm.errors import DataError, EnvironmentProblem
+from avalanche_llm.errors import AvalancheError, DataError, EnvironmentProblem, reason
 from avalanche_llm.io.hashing import sha256_file, sha256_tree
 from avalanche_llm.settings import TextData
 
 READERS: Final = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
 TEXTS_PER_BATCH: Final = 512
+MAX_TEXT_CHARACTERS: Final = 2**22
+"""A tokenizer takes seconds and hundreds of MB for a million characters; a file without line breaks is one text."""
+MAX_TOKEN_ID: Final = 2**31
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class TokenSlice:
 
     def describe(self, data: TextData) -> dict[str, Any]:
         """The slice's entry in a run record."""
-        path = Path(data.hf_id)
+        path = local_path(data.hf_id)
         return {
             "role": self.role,
             "id": data.hf_id,
@@ -103,8 +106,7 @@ def token_windows(data: TextData, tokenizer: Any, *, seq_len: int, at_most: int)
     batch: list[str] = []
 
     def flush() -> None:
-        for ids in tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]:
-            tokens.extend(ids)
+        tokens.extend(_encoded(tokenizer, batch))
         batch.clear()
 
     for text in read_texts(data):
@@ -121,13 +123,37 @@ def token_windows(data: TextData, tokenizer: Any, *, seq_len: int, at_most: int)
     return np.array(tokens[: n_windows * seq_len], dtype=np.int64).reshape(n_windows, seq_len)
 
 
+def _encoded(tokenizer: Any, texts: list[str]) -> list[int]:
+    """The token ids of these texts in order. Raises DataError where the tokenizer gives something else."""
+    try:
+        lists = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        ids = [int(token) for found in lists for token in found]
+    except Exception as error:  # a tokenizer comes with its checkpoint: foreign input
+        raise DataError(f"the model's tokenizer cannot encode this data set: {reason(error)}; check models.*.hf_id") from error
+    if len(lists) != len(texts) or min(ids, default=0) < 0 or max(ids, default=0) >= MAX_TOKEN_ID:
+        raise DataError(f"the model's tokenizer gave {len(lists)} lists for {len(texts)} texts, or ids that are none")
+    return ids
+
+
 def read_texts(data: TextData) -> Iterator[str]:
     """The texts of a data set in stored order, blank ones left out, each ending in one line break."""
-    for row in load_rows(data.hf_id, data.hf_config, data.split):
-        text = row.get(data.text_column)
-        if not isinstance(text, str):
+    for index, row in enumerate(load_rows(data.hf_id, data.hf_config, data.split)):
+        if data.text_column not in row:
             known = ", ".join(row)
-            raise DataError(f"data set {data.hf_id} has no text column {data.text_column!r} (columns: {known}); set text_column")
+            raise DataError(
+                f"data set {data.hf_id} has no text column {data.text_column!r} (columns: {known}); set text_column"
+            )
+        text = row[data.text_column]
+        if not isinstance(text, str):
+            raise DataError(
+                f"data set {data.hf_id}, row {index}: column {data.text_column!r} holds {type(text).__name__}, not text; "
+                "leave the row out or set text_column"
+            )
+        if len(text) > MAX_TEXT_CHARACTERS:
+            raise DataError(
+                f"data set {data.hf_id}, row {index} is one text of {len(text)} characters, at most {MAX_TEXT_CHARACTERS} are "
+                "tokenised at once; break it into lines"
+            )
         if text.strip():
             yield text if text.endswith("\n") else text + "\n"
 
@@ -141,23 +167,40 @@ def load_rows(hf_id: str, hf_config: str | None, split: str) -> Iterator[dict[st
     import datasets
 
     datasets.disable_progress_bars()
-    path = Path(hf_id).expanduser()
+    path = local_path(hf_id)
     try:
         if path.exists():
             files = local_files(path)
+            empty = [file for file in files if file.suffix != ".txt" and not file.stat().st_size]  # the library trips over them
+            if empty:
+                raise DataError(f"data file {empty[0]} is empty; leave it out or fill it")
             reader, names = READERS[files[0].suffix], {split: [str(file.resolve()) for file in files]}
             yield from datasets.load_dataset(reader, data_files=names, split=split, streaming=True)
         elif path.suffix in READERS or path.is_absolute() or hf_id.startswith("."):
             raise EnvironmentProblem(f"data file {hf_id} does not exist; check datasets.*.hf_id")
         else:
             yield from datasets.load_dataset(hf_id, hf_config, split=split, streaming=True)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise EnvironmentProblem(f"data set {hf_id!r} cannot be read: {str(error).strip().splitlines()[0]}") from error
+    except AvalancheError:
+        raise
+    except Exception as error:  # foreign files: the library raises whatever its code met in them
+        raise EnvironmentProblem(f"data set {hf_id!r} cannot be read: {reason(error)}") from error
+
+
+def local_path(text: str) -> Path:
+    """`text` as a path of this machine, `~` written out. Raises EnvironmentProblem where it cannot name one."""
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # a name too long, the home of nobody
+        raise EnvironmentProblem(f"{text!r} cannot be a path here: {reason(error)}; check it") from error
+    return path
 
 
 def local_files(path: Path) -> list[Path]:
     """The file itself, or the files of one readable kind in a folder, by name."""
-    found = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in READERS)
+    found = [path] if not path.is_dir() else sorted(file for file in path.iterdir() if file.suffix in READERS)
+    if not all(file.is_file() for file in found):
+        raise DataError(f"{path} is, or holds, what is no regular file (a pipe, a device); save the data to a file")
     kinds = {file.suffix for file in found}
     if len(kinds) != 1 or not kinds <= READERS.keys():
         raise DataError(

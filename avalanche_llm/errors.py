@@ -3,13 +3,33 @@
 A message is one line: what was expected, what was found, what to do next.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+MAX_MESSAGE: Final = 3000
+"""Characters. What was found may be a whole file on one line."""
 
 
 class AvalancheError(Exception):
     """A failure that the user can act on."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """`text` as one line that a terminal shows and UTF-8 holds: others as escapes, the middle of a long one left out."""
+    if len(text) > MAX_MESSAGE:
+        half = MAX_MESSAGE // 2
+        text = f"{text[:half]} ... ({len(text)} characters) ... {text[-half:]}"
+    return text if text.isprintable() else "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def reason(error: BaseException) -> str:
+    """What a library's error says, without its further lines: the first, and the second where the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 class UsageError(AvalancheError):

@@ -5,13 +5,12 @@ attention scores and their mixture, h heads of width w (Kaplan et al. 2020, tabl
 Time divides by budgets.effective_tflops.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from avalanche_llm.canon import load_canon
-from avalanche_llm.datasets import load_rows
+from avalanche_llm.datasets import load_rows, local_path
 from avalanche_llm.errors import MissingArtifact
+from avalanche_llm.io.files import read_rows
 from avalanche_llm.model.shape import ModelShape, UnknownShape, model_shape
 from avalanche_llm.phases.job import Job
 from avalanche_llm.run_id import content_run_id
@@ -71,16 +70,16 @@ def _n_questions(data: ArcData) -> int:
     """How many questions there are; 0 where that takes a look at the hub."""
     if data.n_questions is not None:
         return data.n_questions
-    return sum(1 for _ in load_rows(data.hf_id, data.hf_config, data.split)) if Path(data.hf_id).expanduser().exists() else 0
+    return sum(1 for _ in load_rows(data.hf_id, data.hf_config, data.split)) if local_path(data.hf_id).exists() else 0
 
 
 def _distinct_gstar(job: Job) -> int:
     settings = job.settings
     try:
-        chosen = json.loads(job.upstream("PHASE2_SELECT_GSTAR").artifact("gstar").read_bytes())
+        chosen = read_rows(job.upstream("PHASE2_SELECT_GSTAR").artifact("gstar"), "selections", "gstar")
     except MissingArtifact:
         return min(len(settings.gains.grid) - 1, len(settings.events.spike_defs) * len(settings.events.target_rates))
-    return len({row["gstar"] for row in chosen["selections"]} - {settings.gains.baseline})
+    return len({row["gstar"] for row in chosen} - {settings.gains.baseline})
 
 
 def plan_phase(job: Job, stage: Stage) -> Plan:

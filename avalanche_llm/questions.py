@@ -19,11 +19,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from avalanche_llm.datasets import load_rows, source_sha256
+from avalanche_llm.datasets import load_rows, local_path, source_sha256
 from avalanche_llm.errors import DataError
 from avalanche_llm.settings import ArcData
 
@@ -79,9 +78,9 @@ def read_questions(data: ArcData) -> tuple[Question, ...]:
 
 def parse_question(row: Mapping[str, Any], index: int) -> Question:
     """One row as a question. DataError names the question (or the row, where it has no id) and what was expected."""
-    question_id = row.get("id")
-    if not isinstance(question_id, str) or not question_id.strip():
-        raise DataError(f"row {index}: expected a question with an id, found {question_id!r} (columns: {', '.join(row)})")
+    question_id, columns = row.get("id"), ", ".join(map(str, row))
+    if not isinstance(question_id, str) or not question_id.strip() or not _is_text(question_id):
+        raise DataError(f"row {index}: expected a question with an id, found {question_id!r} (columns: {columns})")
     labels, texts = _choices(row.get("choices"), question_id)
     _demand(MIN_CHOICES <= len(labels) <= MAX_CHOICES, question_id, f"{MIN_CHOICES} to {MAX_CHOICES} choices", len(labels))
     for label in labels:
@@ -103,7 +102,7 @@ def questions_sha256(questions: Sequence[Question]) -> str:
 
 def describe_questions(data: ArcData, questions: Sequence[Question]) -> dict[str, Any]:
     """The data set's entry in a run record."""
-    path = Path(data.hf_id).expanduser()
+    path = local_path(data.hf_id)
     return {
         "role": ROLE,
         "id": data.hf_id,
@@ -146,8 +145,17 @@ def _label(value: object) -> str:
 
 def _line(value: object, question_id: str, what: str) -> str:
     text = " ".join(value.split()) if isinstance(value, str) else ""
-    _demand(bool(text), question_id, f"a {what}", value)
+    _demand(bool(text) and _is_text(text), question_id, f"a {what}", value)
     return text
+
+
+def _is_text(value: str) -> bool:
+    """Half a surrogate pair is no character: neither a hash nor a tokenizer can take it."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _demand(holds: bool, question_id: str, expected: str, found: object) -> None:

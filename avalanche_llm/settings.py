@@ -23,7 +23,11 @@ def _no_flag(value: Any) -> Any:
 Number = Annotated[float, BeforeValidator(_no_flag)]
 Whole = Annotated[int, BeforeValidator(_no_flag)]
 Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[Whole, Field(ge=1)]
+Count = Annotated[Whole, Field(ge=1, lt=2**31)]
+Draws = Annotated[Whole, Field(ge=1, le=1_000_000)]
+ModuleName = Annotated[str, Field(pattern=r"^\w+(\.\w+)*$")]
+Place = Annotated[str, Field(min_length=1, max_length=1000)]
+"""A hub id or a path; a file system takes no name much longer."""
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -46,14 +50,14 @@ class Project(_Section):
 class Paths(_Section):
     """Where runs go, relative to the working folder."""
 
-    runs_dir: str
+    runs_dir: Place
 
 
 class Run(_Section):
     """What the command line most often changes."""
 
     model_role: ModelRole
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,2})?)$")]
     dtype: Literal["bf16", "fp16", "fp32"]
 
 
@@ -61,7 +65,7 @@ class Pipeline(_Section):
     """Axes: seq_len_tokens and burn_in_tokens in tokens, batch_windows in windows a forward pass."""
 
     seq_len_tokens: Annotated[Whole, Field(ge=2, le=65535)]
-    burn_in_tokens: Annotated[Whole, Field(ge=0)]
+    burn_in_tokens: Annotated[Whole, Field(ge=0, le=65535)]
     batch_windows: Count
     gstar_method: GstarMethod
 
@@ -79,16 +83,18 @@ class HookNames(_Section):
     and, where the MLP is gated, `gate` serve the hook check; one name for gate and up is one projection, its first half the gate.
     """
 
-    layers: str
-    mlp: str
-    attn: str
-    down: str
-    gate: str | None = None
-    up: str | None = None
-    act: str | None = None
+    layers: ModuleName
+    mlp: ModuleName
+    attn: ModuleName
+    down: ModuleName
+    gate: ModuleName | None = None
+    up: ModuleName | None = None
+    act: ModuleName | None = None
 
     @model_validator(mode="after")
     def _checkable_or_not(self) -> "HookNames":
+        if self.mlp == self.attn:
+            raise ValueError(f"hooks: mlp and attn name one module, {self.mlp!r}; a gain could not be put on one of them")
         if (self.up is None) != (self.act is None) or (self.gate is not None and self.up is None):
             raise ValueError("hooks: up and act belong together, and gate needs both; name them or leave all three out")
         return self
@@ -97,8 +103,8 @@ class HookNames(_Section):
 class ModelChoice(_Section):
     """A hub id or a local folder; `revision` is for a hub id, `hooks` for a family that the table does not hold."""
 
-    hf_id: Annotated[str, Field(min_length=1)]
-    revision: str | None = None
+    hf_id: Place
+    revision: Annotated[str, Field(pattern=r"^[\w./-]{1,200}$")] | None = None
     hooks: HookNames | None = None
 
 
@@ -112,7 +118,7 @@ class Models(_Section):
 class TextData(_Section):
     """A text data set: hub id or local path, and how many windows its pool holds for each one that is drawn."""
 
-    hf_id: Annotated[str, Field(min_length=1)]
+    hf_id: Place
     hf_config: str | None
     split: str
     text_column: str
@@ -135,7 +141,7 @@ class DataB(TextData):
 class ArcData(_Section):
     """The multiple-choice questions: the first n_questions in stored order (None: all), as plain text or as a chat turn."""
 
-    hf_id: Annotated[str, Field(min_length=1)]
+    hf_id: Place
     hf_config: str | None
     split: str
     prompt_template_id: Literal["ARC_MCQ_V1"]
@@ -155,7 +161,7 @@ class Gains(_Section):
     """The grid rises and holds the baseline."""
 
     baseline: Positive
-    grid: Annotated[tuple[Positive, ...], Field(min_length=1), AfterValidator(_distinct)]
+    grid: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=1000), AfterValidator(_distinct)]
 
     @model_validator(mode="after")
     def _ordered(self) -> "Gains":
@@ -182,9 +188,9 @@ class Events(_Section):
 class Statistics(_Section):
     """Resampling, nulls and the limits of the fits (spec 09)."""
 
-    bootstrap_reps: Count
-    bootstrap_seed: Annotated[Whole, Field(ge=0)]
-    null_draws: Count
+    bootstrap_reps: Draws
+    bootstrap_seed: Annotated[Whole, Field(ge=0, lt=2**32)]
+    null_draws: Draws
     cc_max_components_per_seq: Count
     chi_eps: Positive
     crackling_min_points: Annotated[Whole, Field(ge=2)]
@@ -197,11 +203,11 @@ class Statistics(_Section):
 
 
 class Determinism(_Section):
-    """The seed of everything random, and whether a kernel without a deterministic version ends the run."""
+    """The seed of everything random, whether a kernel without a deterministic version ends the run, what cuBLAS may use."""
 
     seed: Annotated[Whole, Field(ge=0, lt=2**32)]
     strict: bool
-    cublas_workspace_config: str
+    cublas_workspace_config: Literal[":4096:8", ":16:8"]
 
 
 class Budgets(_Section):

@@ -1,15 +1,15 @@
 """What `run_all` ends with: branching over gain, g* with its status, what carried over, and where to look."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from avalanche_llm.io.files import read_frame
 from avalanche_llm.io.store import Upstream
+from avalanche_llm.phases.upstream_files import gstar_rows
 
 SHOWN = ("b_time", "b_depth", "b_tot", "delta_b_tot")
 WITH_INTERVAL = ("delta_b_tot",)
@@ -19,8 +19,8 @@ def print_summary(runs: dict[str, Upstream], console: Console | None = None) -> 
     """Print the branching table of one cell in full, g* of all cells and what it does elsewhere, and where to look first."""
     console = console or Console()
     grid, chosen = runs["PHASE2_GAIN_GRID"], runs["PHASE2_SELECT_GSTAR"]
-    metrics = pq.read_table(grid.artifact("metrics")).to_pandas()
-    selections = json.loads(chosen.artifact("gstar").read_bytes())["selections"]
+    metrics = read_frame(grid.artifact("metrics"))
+    selections = gstar_rows(chosen)
     nearest = min(selections, key=lambda row: row["distance"])
     console.print(_branching_table(metrics, nearest))
     console.print(_gstar_table(selections))
@@ -81,8 +81,8 @@ def _gstar_table(selections: list[dict[str, object]]) -> Table:
 def _carried_over_table(other_text: Upstream, questions: Upstream) -> Table:
     """T02 and T03 side by side, a row a condition. NLL in nats per token, accuracy as a share of the questions."""
     key = ["spike_def_id", "target_rate", "g_condition"]
-    text = pd.read_parquet(other_text.artifact("T02_GENERALIZATION_parquet"))
-    arc = pd.read_parquet(questions.artifact("T03_ARC_parquet"))
+    text = read_frame(other_text.artifact("T02_GENERALIZATION_parquet"))
+    arc = read_frame(questions.artifact("T03_ARC_parquet"))
     both = text.merge(arc[[*key, "accuracy"]], on=key, validate="one_to_one")
     table = Table(title="Data set B and the questions, at g = 1 and at the g* of data set A")
     for name in ("spikes", "rate", "g", "b_tot", "delta_b_tot", "NLL", "accuracy"):

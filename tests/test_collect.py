@@ -299,7 +299,7 @@ def test_read_events_refuses_another_file(content: bytes | None, tmp_path: Path)
 def test_read_events_refuses_a_table_with_other_columns(tmp_path: Path) -> None:
     table = tails_to_table(some_tails(), gain_id=0, gain=1.0).drop_columns(["unit"])
     write_atomically(tmp_path / "part.parquet", parquet(table))
-    with pytest.raises(MissingArtifact, match=r"expected the columns .* unit int32, z float; found .* token int32, z float$"):
+    with pytest.raises(MissingArtifact, match=r"expected the columns .* unit int32, z float; found .* token int32, z float\)"):
         read_events(tmp_path / "part.parquet")
 
 

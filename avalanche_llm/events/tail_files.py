@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.events.collect import LayerTail
 from avalanche_llm.io.files import read_parquet
 
@@ -38,8 +39,10 @@ def tails_to_table(tails: Sequence[LayerTail], *, gain_id: int, gain: float) -> 
 
 
 def table_to_tails(table: pa.Table, *, n_layers: int) -> list[LayerTail]:
-    """The inverse of `tails_to_table` for the rows of one gain."""
+    """The inverse of `tails_to_table` for the rows of one gain. Raises MissingArtifact for a layer that the model has not."""
     layer, seq, token, unit, z = (table[name].to_numpy() for name in ("layer", "seq_id", "token", "unit", "z"))
+    if len(layer) and int(layer.max()) >= n_layers:
+        raise MissingArtifact(f"an event lies in layer {int(layer.max())}, the model has {n_layers}; rebuild its run")
     order = np.argsort(layer, kind="stable")
     starts = np.searchsorted(layer[order], np.arange(n_layers + 1))
     return [
@@ -49,8 +52,13 @@ def table_to_tails(table: pa.Table, *, n_layers: int) -> list[LayerTail]:
 
 
 def read_events(path: Path) -> pa.Table:
-    """The table of an events file. Raises MissingArtifact if it is no such table."""
-    return read_parquet(path, SCHEMA)
+    """The table of an events file. Raises MissingArtifact if it is no such table, or a place in it cannot be one."""
+    table = read_parquet(path, SCHEMA)
+    for name in SCHEMA.names:
+        least = pc.min(table[name]).as_py() if table.num_rows else 0
+        if table[name].null_count or (name != "z" and least < 0):
+            raise MissingArtifact(f"{path}: column {name} holds nulls or negative places; rebuild its run")
+    return table
 
 
 def rows_of_gain(table: pa.Table, gain_id: int) -> pa.Table:

@@ -7,7 +7,6 @@ that a reader finds a valid record at every moment (spec 14, spec 15).
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import stat
@@ -20,6 +19,7 @@ from avalanche_llm.io.files import TEMPORARY_PREFIX, Writer, json_bytes, raw, wr
 from avalanche_llm.io.hashing import sha256_file
 from avalanche_llm.io.jsonl import EventLog, utc_now
 from avalanche_llm.io.schema_validate import validate_run_record
+from avalanche_llm.io.strict_json import parse_json
 from avalanche_llm.stages import Stage
 
 RECORD_NAME: Final = "run_record.json"
@@ -35,10 +35,12 @@ def read_record(folder: Path) -> dict[str, Any]:
     """The validated record of a run directory. Raises SchemaError if it is no record, or not this folder's."""
     path = folder / RECORD_NAME
     try:
+        if not path.is_file():  # a pipe would never end
+            raise SchemaError(f"{path} is no file; it cannot be read as a run record")
         if path.stat().st_size > MAX_RECORD_BYTES:
             raise SchemaError(f"{path} is larger than {MAX_RECORD_BYTES} bytes; it is not a run record")
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        record = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise SchemaError(f"{path} cannot be read as a run record: {error}") from error
     validate_run_record(record, str(path))
     if record["run_id"] != folder.name:

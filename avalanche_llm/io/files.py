@@ -3,19 +3,23 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
-from zipfile import BadZipFile
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avalanche_llm.errors import EnvironmentProblem, MissingArtifact
+from avalanche_llm.io.arrays import DAMAGE, read_arrays
+from avalanche_llm.io.strict_json import parse_json
 
 Writer = Callable[[BinaryIO], None]
 TEMPORARY_PREFIX: Final = ".part-"
+MAX_ROWS_PER_BYTE: Final = 64
+"""More rows than any table of ours packs into a byte of its file; a footer that claims more is not believed."""
 
 
 def write_atomically(path: Path, writer: Writer) -> None:
@@ -86,23 +90,64 @@ def parquet(table: pa.Table) -> Writer:
 
 def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
     """The table in `path`. Raises MissingArtifact if it cannot be read or has not these columns and types, in this order."""
+    return _read_parquet(path, schema=schema)
+
+
+def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The table in `path`, or some of its columns. Raises MissingArtifact if it cannot be read or lacks one of them."""
+    return _read_parquet(path, columns=columns).to_pandas()
+
+
+def _read_parquet(path: Path, *, schema: pa.Schema | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+    """One file as it stands (a dataset reader would add columns for folders named a=b), checked before its pages are read."""
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        with pq.ParquetFile(path) as file:
+            rows = file.metadata.num_rows
+            if rows > MAX_ROWS_PER_BYTE * path.stat().st_size:
+                raise pa.ArrowInvalid(f"it claims {rows} rows in {path.stat().st_size} bytes")
+            found = file.schema_arrow
+            absent = [name for name in columns or () if name not in found.names]
+            if absent:
+                raise pa.ArrowInvalid(f"it has no column {absent[0]!r}, only {', '.join(found.names)}")
+            if schema is not None and not found.equals(schema):
+                expected, there = (", ".join(f"{field.name} {field.type}" for field in fields) for fields in (schema, found))
+                raise pa.ArrowInvalid(f"expected the columns {expected}; found {there}")
+            table = file.read(columns=None if columns is None else list(columns))
+            table.validate(full=True)
+            if table.num_rows != rows:
+                raise pa.ArrowInvalid(f"it claims {rows} rows and holds {table.num_rows}")
+            return table
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
         raise MissingArtifact(f"{path} is not the parquet table that was expected ({error}); rebuild its run") from error
-    if not table.schema.equals(schema):
-        expected, found = (", ".join(f"{field.name} {field.type}" for field in columns) for columns in (schema, table.schema))
-        raise MissingArtifact(f"{path}: expected the columns {expected}; found {found}")
-    return table
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """The mapping in `path`. Raises MissingArtifact if it is none, or lacks one of `keys`."""
+    try:
+        value = parse_json(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError(f"a mapping was expected, found {type(value).__name__}")
+        absent = [key for key in keys if key not in value]
+        if absent:
+            raise ValueError(f"it has no {absent[0]!r}")
+    except (OSError, ValueError) as error:
+        raise MissingArtifact(f"{path} is not the json that was expected ({error}); rebuild its run") from error
+    return value
+
+
+def read_rows(path: Path, key: str, *columns: str) -> list[dict[str, Any]]:
+    """The list of rows under `key` of a json file. Raises MissingArtifact if it is none, or a row lacks one of `columns`."""
+    rows = read_json(path, key)[key]
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= {*columns} for row in rows):
+        raise MissingArtifact(f"{path}: {key} must be a list of rows with {', '.join(columns) or 'columns'}; rebuild its run")
+    return rows
 
 
 def read_npz(path: Path, shapes: Mapping[str, int]) -> dict[str, np.ndarray]:
     """The arrays named in `shapes` (name to number of axes). Raises MissingArtifact if one is absent or not as declared."""
     try:
-        # opened here: np.load leaves a file of its own open when the zip is damaged
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in shapes}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        arrays = read_arrays(path, shapes)
+    except DAMAGE as error:
         raise MissingArtifact(f"{path} is not the npz that was expected ({error}); rebuild its run") from error
     for name, axes in shapes.items():
         if arrays[name].ndim != axes:

@@ -1,17 +1,19 @@
 """Loading a decoder from a hub id or a local folder: safetensors only, no remote code, every parameter on one device."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 
-from avalanche_llm.errors import DeterminismError, EnvironmentProblem
+from avalanche_llm.datasets import local_path
+from avalanche_llm.errors import AvalancheError, DeterminismError, EnvironmentProblem, reason
 from avalanche_llm.io.hashing import CHECKPOINT_SUFFIXES, sha256_tree
+from avalanche_llm.model.checkpoint import check_declared, refuse_foreign_kernels
 from avalanche_llm.model.families import find_layers, find_modules, hook_names, input_width, refuse_experts
 from avalanche_llm.model.hook_checks import check_every_token_once
 from avalanche_llm.settings import HookNames, ModelChoice
@@ -49,7 +51,7 @@ def local_folder(hf_id: str) -> Path | None:
 
     An id that looks like a path, or whose first part is a folder here, is meant locally and must exist.
     """
-    path = Path(hf_id).expanduser()
+    path = local_path(hf_id)
     if path.is_dir():
         return path
     meant_locally = path.is_absolute() or hf_id.startswith(".") or hf_id.count("/") > 1 or path.parts[0] in ("models", "~")
@@ -84,7 +86,13 @@ def load_model(choice: ModelChoice, *, role: str, device: str, dtype: str) -> Lo
     place = check_device(device)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # its report on a checkpoint is a table; what matters is raised below
-    refuse_experts(_from_pretrained(transformers.AutoConfig, choice))
+    config = _from_pretrained(transformers.AutoConfig, choice)
+    refuse_experts(config)
+    refuse_foreign_kernels(config)
+    folder = local_folder(choice.hf_id)
+    if folder is not None:
+        with _foreign(choice):
+            check_declared(config, folder)
     causal, report = _from_pretrained(
         transformers.AutoModelForCausalLM,
         choice,
@@ -144,7 +152,7 @@ def _tensors(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 def _from_pretrained(auto: Any, choice: ModelChoice, **options: Any) -> Any:
     folder = local_folder(choice.hf_id)
-    try:
+    with _foreign(choice):
         return auto.from_pretrained(
             str(folder or choice.hf_id),
             revision=None if folder else choice.revision,
@@ -152,6 +160,14 @@ def _from_pretrained(auto: Any, choice: ModelChoice, **options: Any) -> Any:
             trust_remote_code=False,
             **options,
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise EnvironmentProblem(f"model {choice.hf_id!r} cannot be loaded: {reason}") from error
+
+
+@contextmanager
+def _foreign(choice: ModelChoice) -> Iterator[None]:
+    """The files of a checkpoint are foreign input: transformers raises whatever its code met in them (KeyError, ...)."""
+    try:
+        yield
+    except AvalancheError:
+        raise
+    except Exception as error:
+        raise EnvironmentProblem(f"model {choice.hf_id!r} cannot be loaded: {reason(error)}") from error

@@ -8,12 +8,13 @@ Weights of a layer, biases and norms left out (h heads of width w, k of them wit
 transformers' own configs would bring torch, so the names that families give their sizes, and what they leave out, stand here.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from avalanche_llm.datasets import local_path
+from avalanche_llm.io.strict_json import parse_json
 from avalanche_llm.settings import ModelChoice
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -81,8 +82,8 @@ def model_shape(choice: ModelChoice) -> ModelShape | UnknownShape:
     if path is None:
         return UnknownShape("the model's config.json is not on this machine")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        config = parse_json(path.read_bytes())
+    except (OSError, ValueError):
         config = None
     if not isinstance(config, dict):
         return UnknownShape("the model's config.json is not one json object")
@@ -90,7 +91,7 @@ def model_shape(choice: ModelChoice) -> ModelShape | UnknownShape:
 
 
 def _config_json(choice: ModelChoice) -> Path | None:
-    path = Path(choice.hf_id).expanduser() / "config.json"
+    path = local_path(choice.hf_id) / "config.json"
     if path.is_file():
         return path
     from huggingface_hub import try_to_load_from_cache

@@ -1,6 +1,5 @@
 """What the paper is written from: the runs it rests on, and every table of theirs as a sheet that knows its file (spec 20)."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -10,6 +9,7 @@ import yaml
 
 from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.io.artifacts import CONFIG_NAME, RunArtifacts
+from avalanche_llm.io.files import read_frame, read_rows
 from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.paper.facts import Fact, Origin, Sheet, Value
 from avalanche_llm.phases.job import Job
@@ -102,7 +102,7 @@ def _follow(store: RunStore, dependencies: list[dict[str, str]], found: dict[str
 
 def _tables(runs: Mapping[str, Upstream]) -> dict[str, Sheet]:
     return {
-        table_id: Sheet(Origin.of(run, name), schema.key, pd.read_parquet(run.artifact(name)))
+        table_id: Sheet(Origin.of(run, name), schema.key, read_frame(run.artifact(name)))
         for run in runs.values()
         for table_id, schema in SCHEMAS.items()
         if (name := f"{table_id}_parquet") in run.record["artifacts"]
@@ -111,10 +111,10 @@ def _tables(runs: Mapping[str, Upstream]) -> dict[str, Sheet]:
 
 def _others(runs: Mapping[str, Upstream]) -> dict[str, Sheet]:
     def rows(phase_id: str, artifact: str, key: str) -> pd.DataFrame:
-        return pd.DataFrame(json.loads(runs[phase_id].artifact(artifact).read_bytes())[key])
+        return pd.DataFrame(read_rows(runs[phase_id].artifact(artifact), key))
 
     def frame(phase_id: str, artifact: str) -> pd.DataFrame:
-        return pd.read_parquet(runs[phase_id].artifact(artifact))
+        return read_frame(runs[phase_id].artifact(artifact))
 
     def origin(phase_id: str, artifact: str) -> Origin:
         return Origin.of(runs[phase_id], artifact)

@@ -1,13 +1,14 @@
 """T07: BASE beside INSTRUCT, each at its own g*, a row a cell that both have (SCIENCE section 7; spec 18)."""
 
-import json
 from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
 import pandas as pd
 
 from avalanche_llm.io.artifacts import RunArtifacts
+from avalanche_llm.io.files import read_frame
 from avalanche_llm.io.store import Upstream
+from avalanche_llm.phases.upstream_files import gstar_rows
 from avalanche_llm.plotting.export import checked_table
 from avalanche_llm.stages import stages
 
@@ -43,9 +44,9 @@ def replication_table(run: RunArtifacts, own: Mapping[str, Upstream], twin: Mapp
 
 def _at_gstar(runs: Mapping[str, Upstream]) -> dict[tuple[str, float], dict[Hashable, Any]]:
     """Cell to the row of T01 at its selected gain."""
-    summary = pd.read_parquet(runs["PHASE5_ANALYZE_AND_EXPORT"].artifact("T01_SUMMARY_parquet"))
+    summary = read_frame(runs["PHASE5_ANALYZE_AND_EXPORT"].artifact("T01_SUMMARY_parquet"))
     by_key = {(row["spike_def_id"], row["target_rate"], row["g"]): row for row in summary.to_dict("records")}
-    chosen = json.loads(runs["PHASE2_SELECT_GSTAR"].artifact("gstar").read_bytes())["selections"]
+    chosen = gstar_rows(runs["PHASE2_SELECT_GSTAR"])
     return {
         (row["spike_def_id"], row["target_rate"]): by_key[row["spike_def_id"], row["target_rate"], row["gstar"]] for row in chosen
     }

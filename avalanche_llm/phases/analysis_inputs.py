@@ -1,6 +1,5 @@
 """What phase 5 reads of the runs before it, each artifact once and only when it is asked for."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +17,7 @@ from avalanche_llm.io.store import Upstream
 from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.phases.gain_grid import calibration_lattice
 from avalanche_llm.phases.job import Job
-from avalanche_llm.phases.upstream_files import frame, rate_targets_of
+from avalanche_llm.phases.upstream_files import frame, gstar_rows, rate_targets_of
 from avalanche_llm.raster.build import count_raster
 from avalanche_llm.stages import stages
 
@@ -71,7 +70,7 @@ class AnalysisInputs:
 
     @cached_property
     def gstar(self) -> pd.DataFrame:
-        selections = pd.DataFrame(json.loads(self.s02b.artifact("gstar").read_bytes())["selections"])
+        selections = pd.DataFrame(gstar_rows(self.s02b))
         return selections.rename(columns={"ci_low": "gstar_ci_low", "ci_high": "gstar_ci_high"})
 
     @cached_property

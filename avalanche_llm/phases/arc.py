@@ -3,7 +3,6 @@
 Every distinct gain scores the questions once. No number of this phase enters the choice of g*.
 """
 
-import json
 from collections.abc import Sequence
 
 import pandas as pd
@@ -17,6 +16,7 @@ from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.phases.arc_scores import read_scores, score_gains
 from avalanche_llm.phases.context import guard
 from avalanche_llm.phases.job import Job
+from avalanche_llm.phases.upstream_files import gstar_rows
 from avalanche_llm.plotting import figures
 from avalanche_llm.plotting.export import checked_table, export_figure, export_tables
 from avalanche_llm.plotting.style import provenance_of
@@ -75,8 +75,7 @@ def _answers(run: RunArtifacts, gains: Sequence[float]) -> dict[float, Answers]:
 
 
 def _conditions(job: Job) -> list[Condition]:
-    chosen = json.loads(job.upstream("PHASE2_SELECT_GSTAR").artifact("gstar").read_bytes())
-    return raster_conditions(chosen["selections"], job.settings.gains.baseline)
+    return raster_conditions(gstar_rows(job.upstream("PHASE2_SELECT_GSTAR")), job.settings.gains.baseline)
 
 
 def _gains(conditions: Sequence[Condition]) -> list[float]:

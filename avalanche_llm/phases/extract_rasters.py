@@ -4,7 +4,6 @@ Thresholds come from the calibration slice; on the held-out slice the achieved r
 z = (events - n r) / sqrt(n r (1 - r)), and no longer a matter of matching.
 """
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from avalanche_llm.phases.context import RASTER_SLICE, guard, open_model, slices
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.measure import events_over
 from avalanche_llm.phases.parts import kept_or_made
-from avalanche_llm.phases.upstream_files import calibration_stats, frame
+from avalanche_llm.phases.upstream_files import calibration_stats, frame, gstar_rows
 from avalanche_llm.raster.build import count_raster, occupancy
 from avalanche_llm.settings import Settings
 
@@ -41,7 +40,7 @@ def extract_rasters(job: Job) -> str:
         model = open_model(job, run, s01, s02)
         slices = slices_of_a(job, model, s01, s02)
         held_out = use_slice(job, run, slices[RASTER_SLICE])
-        conditions = raster_conditions(json.loads(s02b.artifact("gstar").read_bytes())["selections"], job.settings.gains.baseline)
+        conditions = raster_conditions(gstar_rows(s02b), job.settings.gains.baseline)
         run.describe(conditions=[condition.columns() for condition in conditions])
         run.save("raster_tokens", parquet(token_table(held_out, model.tokenizer)))
         taus, stats = ThresholdTable(frame(s02, "tau_rate_matched")), calibration_stats(s01)

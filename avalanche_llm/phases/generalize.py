@@ -4,7 +4,6 @@ Every distinct gain is one forward pass. Calibration statistics and thresholds a
 never refitted.
 """
 
-import json
 
 import pandas as pd
 import pyarrow as pa
@@ -19,7 +18,7 @@ from avalanche_llm.phases.context import guard
 from avalanche_llm.phases.extract_rasters import held_out_rates
 from avalanche_llm.phases.generalize_passes import measure_gains, nll_of, tails_of
 from avalanche_llm.phases.job import Job
-from avalanche_llm.phases.upstream_files import frame
+from avalanche_llm.phases.upstream_files import frame, gstar_rows
 from avalanche_llm.plotting import figures
 from avalanche_llm.plotting.export import checked_table, export_figure, export_tables
 from avalanche_llm.plotting.style import provenance_of
@@ -95,5 +94,4 @@ def tables_of(job: Job, run: RunArtifacts, rows: list[Row]) -> dict[str, pd.Data
 
 
 def _conditions(job: Job) -> list[Condition]:
-    chosen = json.loads(job.upstream("PHASE2_SELECT_GSTAR").artifact("gstar").read_bytes())
-    return raster_conditions(chosen["selections"], job.settings.gains.baseline)
+    return raster_conditions(gstar_rows(job.upstream("PHASE2_SELECT_GSTAR")), job.settings.gains.baseline)

@@ -4,7 +4,9 @@ Everything is checked before anything is written. The model is not needed.
 """
 
 import logging
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from avalanche_llm.errors import DeterminismError
 from avalanche_llm.io.files import raw
@@ -35,4 +37,17 @@ def release(job: Job) -> str:
         made_by = job.store.get(run_id).record["hashes"]["code_version"]
         if made_by != code_version():
             _log.warning("%s was made by %s; the pack holds the source of %s", run_id, made_by, code_version())
+    for place in foreign_places(job.config.values):
+        _log.warning("the release tells a folder of this machine, %s; measure with a path relative to the working folder", place)
     return run.run_id
+
+
+def foreign_places(values: Mapping[str, Any]) -> list[str]:
+    """Where a config names a model or data set by an absolute path: its records hold it as it was typed (spec 14)."""
+    found = []
+    for section in ("models", "datasets"):
+        for name, entry in values[section].items():
+            hf_id = entry["hf_id"] if entry else ""
+            if hf_id.startswith(("/", "~")):
+                found.append(f"{section}.{name}.hf_id: {hf_id}")
+    return found

@@ -1,15 +1,14 @@
 """Reading back what earlier phases left: one reader for each artifact, hash checked before use."""
 
-import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.events.rate_match import RateTargets
 from avalanche_llm.events.standardize import CalibrationStats
-from avalanche_llm.io.files import read_npz
+from avalanche_llm.io.files import read_frame, read_json, read_npz, read_rows
 from avalanche_llm.io.store import Upstream
 
 
@@ -22,8 +21,8 @@ def calibration_stats(run: Upstream) -> CalibrationStats:
 def rate_targets_of(run: Upstream) -> RateTargets:
     """r_base and r_star of phase 1."""
     path = run.artifact("rate_targets")
+    stored = read_json(path, "spike_defs", "n_samples_per_layer")
     try:
-        stored = json.loads(path.read_bytes())
         r_base = {entry["spike_def_id"]: np.array(entry["r_base"]) for entry in stored["spike_defs"]}
         r_star = {
             (entry["spike_def_id"], float(target["target_rate"])): np.array(target["r_star"])
@@ -37,10 +36,11 @@ def rate_targets_of(run: Upstream) -> RateTargets:
         ) from error
 
 
+def gstar_rows(run: Upstream) -> list[dict[str, Any]]:
+    """The cells of gstar.json, each with its gain and status."""
+    return read_rows(run.artifact("gstar"), "selections", "spike_def_id", "target_rate", "gstar", "status", "distance")
+
+
 def frame(run: Upstream, name: str) -> pd.DataFrame:
     """A parquet artifact as a data frame."""
-    path = run.artifact(name)
-    try:
-        return pq.read_table(path).to_pandas()
-    except (OSError, ValueError) as error:
-        raise MissingArtifact(f"{path} cannot be read as parquet: {error}; rebuild {run.run_id}") from error
+    return read_frame(run.artifact(name))

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from avalanche_llm.canon import load_canon
-from avalanche_llm.datasets import load_rows, token_windows
+from avalanche_llm.datasets import load_rows, local_path, token_windows
 from avalanche_llm.determinism import deterministic
 from avalanche_llm.errors import AvalancheError, DeterminismError, EnvironmentProblem
 from avalanche_llm.io.store import library_versions, writable
@@ -94,9 +94,9 @@ def _model_problem(choice: ModelChoice) -> str:
 
 
 def _data_problem(hf_id: str, config: str | None, split: str) -> str:
-    if not Path(hf_id).exists() and not Path(hf_id).suffix:
-        return _hub_problem(hf_id, "dataset")
     try:
+        if not local_path(hf_id).exists() and not Path(hf_id).suffix:
+            return _hub_problem(hf_id, "dataset")
         next(iter(load_rows(hf_id, config, split)))
     except AvalancheError as error:
         return str(error)

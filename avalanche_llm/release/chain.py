@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from avalanche_llm.config import ResolvedConfig, read_yaml
+from avalanche_llm.config import ResolvedConfig
 from avalanche_llm.errors import ConfigError, MissingArtifact, SchemaError
 from avalanche_llm.io.artifacts import CONFIG_NAME, RECORD_NAME, index_by_path, read_record
 from avalanche_llm.io.hashing import code_version, sha256_file
 from avalanche_llm.io.store import RunStore, Upstream
+from avalanche_llm.plain_yaml import read_yaml
 from avalanche_llm.run_id import RUN_ID, content_run_id
 from avalanche_llm.stages import stages
 

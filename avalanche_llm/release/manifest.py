@@ -37,6 +37,7 @@ PACK: Final = (
     "Makefile",
     "pyproject.toml",
     "requirements.lock",
+    "requirements-cpu.lock",
     "workspace.yaml",
     "spec/*.md",
     "spec/*.json",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from avalanche_llm.datasets import local_path
 from avalanche_llm.errors import MissingArtifact, SchemaError, UsageError
 from avalanche_llm.io.artifacts import RECORD_NAME
 from avalanche_llm.io.hashing import sha256_file
@@ -46,9 +47,9 @@ def verify_release(release: Path, *, with_tables: bool) -> Iterator[Verdict]:
 
 def is_release(target: str) -> bool:
     """Whether a word of the command line names an archive or a folder, not a run id. MissingArtifact if it is not there."""
-    path = Path(target)
     if RUN_ID.fullmatch(target):
         return False
+    path = local_path(target)
     if (path / RECORD_NAME).is_file():
         raise UsageError(f"{target} is one run; expected {path.name} --runs_dir {path.parent}")
     if not path.exists() and len(path.parts) + len(path.suffixes) > 1:

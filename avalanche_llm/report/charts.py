@@ -10,13 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from jaxtyping import Integer
 
 from avalanche_llm.analysis.conditions import conditions_from_frame
-from avalanche_llm.errors import MissingArtifact
-from avalanche_llm.io.files import read_npz
+from avalanche_llm.io.files import read_frame, read_npz
 from avalanche_llm.plotting.fig_panels import select
 from avalanche_llm.plotting.style import scientific
 from avalanche_llm.raster.cc import label_components
@@ -103,12 +100,9 @@ def _sizes(side: Side) -> dict[tuple[str, float, float], np.ndarray]:
     """Sizes of all 4-neighbour avalanches by definition, rate and gain."""
     run = side.runs["PHASE5_ANALYZE_AND_EXPORT"]
     path = run.artifact("avalanches")
-    try:
-        table = pq.read_table(path, columns=["cond_id", "adjacency_id", "size"])
-        table = table.filter(pc.equal(table["adjacency_id"], "ADJ_4N"))
-        conditions, sizes = table["cond_id"].to_numpy(), table["size"].to_numpy()
-    except (OSError, ValueError) as error:
-        raise MissingArtifact(f"{path} cannot be read as parquet: {error}; rebuild {run.run_id}") from error
+    table = read_frame(path, ["cond_id", "adjacency_id", "size"])
+    table = table[table["adjacency_id"] == "ADJ_4N"]
+    conditions, sizes = table["cond_id"].to_numpy(), table["size"].to_numpy()
     order = np.argsort(conditions, kind="stable")
     keys = side.frame("PHASE5_ANALYZE_AND_EXPORT", "metrics").sort_values("cond_id")
     ids = keys["cond_id"].to_numpy()

@@ -1,6 +1,5 @@
 """What the report reads: the runs that a paper rests on, grouped by model, each artifact through its recorded hash (spec 24)."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,9 +9,10 @@ import pandas as pd
 
 from avalanche_llm.canon import load_canon
 from avalanche_llm.errors import MissingArtifact
+from avalanche_llm.io.files import read_json
 from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.metrics.gstar import CRITERIA, Criterion
-from avalanche_llm.phases.upstream_files import frame
+from avalanche_llm.phases.upstream_files import frame, gstar_rows
 from avalanche_llm.release.chain import require_intact
 
 PAPER: str = "PHASE7_PAPER_EXPORT"
@@ -31,16 +31,12 @@ class Side:
 
     def json(self, phase_id: str, artifact: str) -> Any:
         """A JSON artifact of one phase."""
-        path = self.runs[phase_id].artifact(artifact)
-        try:
-            return json.loads(path.read_bytes())
-        except ValueError as error:
-            raise MissingArtifact(f"{path} cannot be read as JSON: {error}; rebuild {self.runs[phase_id].run_id}") from error
+        return read_json(self.runs[phase_id].artifact(artifact))
 
     @cached_property
     def selections(self) -> list[dict[str, Any]]:
         """The chosen gain of every definition and rate."""
-        return list(self.json("PHASE2_SELECT_GSTAR", "gstar")["selections"])
+        return gstar_rows(self.runs["PHASE2_SELECT_GSTAR"])
 
     @property
     def criterion(self) -> Criterion:
@@ -76,11 +72,7 @@ class Evidence:
     @property
     def claims(self) -> dict[str, Any]:
         """claims.json of the paper."""
-        path = self.paper.artifact("claims")
-        try:
-            return dict(json.loads(path.read_bytes()))
-        except ValueError as error:
-            raise MissingArtifact(f"{path} cannot be read as JSON: {error}; rebuild {self.paper.run_id}") from error
+        return read_json(self.paper.artifact("claims"), "claims")
 
     def holding(self, artifact: str) -> list[Upstream]:
         """Every run of the chain with an artifact of this name, the paper's own model first."""
