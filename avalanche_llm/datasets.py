@@ -7,7 +7,7 @@ every run that shares a tokenizer sees the same windows.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -97,8 +97,17 @@ def _slice_seed(data: TextData, role: str, seq_len: int, seed: int) -> int:
 
 
 def token_windows(data: TextData, tokenizer: Any, *, seq_len: int, at_most: int) -> Int64[np.ndarray, "chunk token"]:
-    """The first windows of the token stream, no more text tokenised than they need."""
-    wanted = at_most * seq_len
+    """The first windows of a data set's token stream."""
+    return windows_of(read_texts(data), tokenizer, seq_len=seq_len, at_most=at_most, source=f"data set {data.hf_id}")
+
+
+def windows_of(
+    texts: Iterable[str], tokenizer: Any, *, seq_len: int, at_most: int | None = None, source: str = "the text"
+) -> Int64[np.ndarray, "chunk token"]:
+    """The first windows (all without `at_most`) of the tokens of texts, no more text tokenised than they need.
+
+    No special token is added. Raises DataError, naming `source`, where there is not one window.
+    """
     tokens: list[int] = []
     batch: list[str] = []
 
@@ -107,29 +116,38 @@ def token_windows(data: TextData, tokenizer: Any, *, seq_len: int, at_most: int)
             tokens.extend(ids)
         batch.clear()
 
-    for text in read_texts(data):
+    for text in texts:
         batch.append(text)
         if len(batch) == TEXTS_PER_BATCH:
             flush()
-            if len(tokens) >= wanted:
+            if at_most is not None and len(tokens) >= at_most * seq_len:
                 break
     if batch:
         flush()
-    n_windows = min(len(tokens) // seq_len, at_most)
+    found = len(tokens) // seq_len
+    n_windows = found if at_most is None else min(found, at_most)
     if n_windows == 0:
-        raise DataError(f"data set {data.hf_id} gives {len(tokens)} tokens, not one window of {seq_len}; use a longer text")
+        raise DataError(f"{source} gives {len(tokens)} tokens, not one window of {seq_len}; use a longer text")
     return np.array(tokens[: n_windows * seq_len], dtype=np.int64).reshape(n_windows, seq_len)
 
 
 def read_texts(data: TextData) -> Iterator[str]:
-    """The texts of a data set in stored order, blank ones left out, each ending in one line break."""
+    """The texts of a data set in stored order, as `ended` gives them."""
+    return ended(_stored_texts(data))
+
+
+def ended(texts: Iterable[str]) -> Iterator[str]:
+    """Texts without the blank ones, each ending in one line break."""
+    return (text if text.endswith("\n") else text + "\n" for text in texts if text.strip())
+
+
+def _stored_texts(data: TextData) -> Iterator[str]:
     for row in load_rows(data.hf_id, data.hf_config, data.split):
         text = row.get(data.text_column)
         if not isinstance(text, str):
             known = ", ".join(row)
             raise DataError(f"data set {data.hf_id} has no text column {data.text_column!r} (columns: {known}); set text_column")
-        if text.strip():
-            yield text if text.endswith("\n") else text + "\n"
+        yield text
 
 
 def load_rows(hf_id: str, hf_config: str | None, split: str) -> Iterator[dict[str, Any]]:
