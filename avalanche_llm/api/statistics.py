@@ -72,7 +72,8 @@ class BranchingRatios:
     def __str__(self) -> str:
         return (
             f"b_tot {self.b_tot}, {self.b_tot_perm:.3f} expected under permutation: excess {self.delta_b_tot}, "
-            f"z {self.permutation.z:.1f}, p {self.permutation.p:.3g} ({self.n_sequences} sequences, occupancy {self.occupancy:.3f})"
+            f"z {self.permutation.z:.1f}, p {self.permutation.p:.3g}; {self.n_sequences} sequences, "
+            f"occupancy {self.occupancy:.3f}"
         )
 
     def to_frame(self) -> "pd.DataFrame":
