@@ -444,8 +444,8 @@ def test_load_model_refuses_a_mixture_of_experts_and_says_why(model_type: str, t
 @pytest.mark.parametrize(
     ("model_type", "count"),
     [
-        ("deepseek_v3", "n_routed_experts: 256"),
-        ("ernie4_5_moe", "moe_num_experts: 64"),
+        ("deepseek_v3", "num_local_experts: 256"),
+        ("ernie4_5_moe", "num_experts: 64"),
         ("gpt_oss", "num_local_experts: 128"),
         ("dbrx", "moe_num_experts: 4"),
     ],
