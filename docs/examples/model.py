@@ -30,9 +30,8 @@ rate = 0.6 / model.config.intermediate_size
 events = av.measure(model, tokenizer, first, gains=[0.8, 1.0, 1.2], target_rates=[rate], seq_len=64, batch_windows=16)
 print(events)
 table = events.table()
-print(
-    table[["spike_def_id", "g", "occupancy", "b_tot", "b_tot_perm", "delta_b_tot", "delta_b_tot_ci_low", "delta_b_tot_ci_high"]]
-)
+shown = ["spike_def_id", "g", "occupancy", "b_tot", "b_tot_perm", "delta_b_tot", "delta_b_tot_ci_low", "delta_b_tot_ci_high"]
+print(table[shown].round(3).to_string(index=False))
 
 # %% [markdown]
 # g* by the published rule, with its status. A status other than `bracketed` locates nothing: the gain is the least distant of
@@ -65,6 +64,7 @@ assert (swapped.occupancy.sum(axis=1) == raster.occupancy.sum(axis=1)).all()
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
 left.imshow(raster.counts[0], aspect="auto", origin="lower", cmap="viridis", interpolation="nearest")
 left.set(xlabel="token", ylabel="layer", title="events of one held-out window")
+left.yaxis.get_major_locator().set_params(integer=True)
 for spike_def, rows in table.groupby("spike_def_id"):
     excess = rows["delta_b_tot"]
     reach = [excess - rows["delta_b_tot_ci_low"], rows["delta_b_tot_ci_high"] - excess]
