@@ -29,7 +29,7 @@ MEANING = {
     "rate_match_abs": "Every threshold passes the rate match; the number is the largest absolute error.",
     "rate_match_rel": "Every threshold passes the rate match; the number is the largest relative error.",
     "b_tot_defined": "No raster is silent: total branching has a value in every condition.",
-    "gstar_bracketed": "Branching crosses one inside the grid for every definition and rate; else g* is only the nearest gain.",
+    "gstar_bracketed": "What the rule looks at crosses one, or peaks, in every cell; else g* only fits the rule best.",
     "slices_disjoint": "Calibration and rasters share no window of data set A.",
     "marginals_exact": "Every surrogate keeps exactly the marginals that its null promises.",
     "rows_cover_grid": "One row for every definition, rate and gain, none twice.",

@@ -7,7 +7,7 @@ every run that shares a tokenizer sees the same windows.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -100,8 +100,17 @@ def _slice_seed(data: TextData, role: str, seq_len: int, seed: int) -> int:
 
 
 def token_windows(data: TextData, tokenizer: Any, *, seq_len: int, at_most: int) -> Int64[np.ndarray, "chunk token"]:
-    """The first windows of the token stream, no more text tokenised than they need."""
-    wanted = at_most * seq_len
+    """The first windows of a data set's token stream."""
+    return windows_of(read_texts(data), tokenizer, seq_len=seq_len, at_most=at_most, source=f"data set {data.hf_id}")
+
+
+def windows_of(
+    texts: Iterable[str], tokenizer: Any, *, seq_len: int, at_most: int | None = None, source: str = "the text"
+) -> Int64[np.ndarray, "chunk token"]:
+    """The first windows (all without `at_most`) of the tokens of texts, no more text tokenised than they need.
+
+    No special token is added. Raises DataError, naming `source`, where there is not one window.
+    """
     tokens: list[int] = []
     batch: list[str] = []
 
@@ -109,17 +118,18 @@ def token_windows(data: TextData, tokenizer: Any, *, seq_len: int, at_most: int)
         tokens.extend(_encoded(tokenizer, batch))
         batch.clear()
 
-    for text in read_texts(data):
+    for text in texts:
         batch.append(text)
         if len(batch) == TEXTS_PER_BATCH:
             flush()
-            if len(tokens) >= wanted:
+            if at_most is not None and len(tokens) >= at_most * seq_len:
                 break
     if batch:
         flush()
-    n_windows = min(len(tokens) // seq_len, at_most)
+    found = len(tokens) // seq_len
+    n_windows = found if at_most is None else min(found, at_most)
     if n_windows == 0:
-        raise DataError(f"data set {data.hf_id} gives {len(tokens)} tokens, not one window of {seq_len}; use a longer text")
+        raise DataError(f"{source} gives {len(tokens)} tokens, not one window of {seq_len}; use a longer text")
     return np.array(tokens[: n_windows * seq_len], dtype=np.int64).reshape(n_windows, seq_len)
 
 
@@ -136,13 +146,20 @@ def _encoded(tokenizer: Any, texts: list[str]) -> list[int]:
 
 
 def read_texts(data: TextData) -> Iterator[str]:
-    """The texts of a data set in stored order, blank ones left out, each ending in one line break."""
+    """The texts of a data set in stored order, as `ended` gives them."""
+    return ended(_stored_texts(data))
+
+
+def ended(texts: Iterable[str]) -> Iterator[str]:
+    """Texts without the blank ones, each ending in one line break."""
+    return (text if text.endswith("\n") else text + "\n" for text in texts if text.strip())
+
+
+def _stored_texts(data: TextData) -> Iterator[str]:
     for index, row in enumerate(load_rows(data.hf_id, data.hf_config, data.split)):
         if data.text_column not in row:
             known = ", ".join(row)
-            raise DataError(
-                f"data set {data.hf_id} has no text column {data.text_column!r} (columns: {known}); set text_column"
-            )
+            raise DataError(f"data set {data.hf_id} has no text column {data.text_column!r} (columns: {known}); set text_column")
         text = row[data.text_column]
         if not isinstance(text, str):
             raise DataError(
@@ -154,8 +171,7 @@ def read_texts(data: TextData) -> Iterator[str]:
                 f"data set {data.hf_id}, row {index} is one text of {len(text)} characters, at most {MAX_TEXT_CHARACTERS} are "
                 "tokenised at once; break it into lines"
             )
-        if text.strip():
-            yield text if text.endswith("\n") else text + "\n"
+        yield text
 
 
 def load_rows(hf_id: str, hf_config: str | None, split: str) -> Iterator[dict[str, Any]]:

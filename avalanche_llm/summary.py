@@ -7,9 +7,11 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from avalanche_llm.io.files import read_frame
+from avalanche_llm.io.files import read_frame, read_json
 from avalanche_llm.io.store import Upstream
+from avalanche_llm.metrics.gstar import CRITERIA, shown_first
 from avalanche_llm.phases.upstream_files import gstar_rows
+from avalanche_llm.settings import GstarMethod
 
 SHOWN = ("b_time", "b_depth", "b_tot", "delta_b_tot")
 WITH_INTERVAL = ("delta_b_tot",)
@@ -19,11 +21,9 @@ def print_summary(runs: dict[str, Upstream], console: Console | None = None) -> 
     """Print the branching table of one cell in full, g* of all cells and what it does elsewhere, and where to look first."""
     console = console or Console()
     grid, chosen = runs["PHASE2_GAIN_GRID"], runs["PHASE2_SELECT_GSTAR"]
-    metrics = read_frame(grid.artifact("metrics"))
-    selections = gstar_rows(chosen)
-    nearest = min(selections, key=lambda row: row["distance"])
-    console.print(_branching_table(metrics, nearest))
-    console.print(_gstar_table(selections))
+    selections, method = gstar_rows(chosen), read_json(chosen.artifact("gstar"), "method")["method"]
+    console.print(_branching_table(read_frame(grid.artifact("metrics")), shown_first(selections, method)))
+    console.print(_gstar_table(selections, method))
     console.print(
         "With independent sites b_tot is about twice the occupancy: b_tot near one alone measures density; delta_b_tot does not."
     )
@@ -40,7 +40,7 @@ def print_summary(runs: dict[str, Upstream], console: Console | None = None) -> 
         console.print(f"{what + ':':21} {path}", soft_wrap=True, highlight=False)
 
 
-def _branching_table(metrics: pd.DataFrame, cell: dict[str, object]) -> Table:
+def _branching_table(metrics: pd.DataFrame, cell: Mapping[str, Any]) -> Table:
     rows = metrics[(metrics["spike_def_id"] == cell["spike_def_id"]) & (metrics["target_rate"] == cell["target_rate"])]
     table = Table(title=f"Branching of activation events: {_spikes(cell)}, rate {cell['target_rate']:g}")
     for name in ("g", "occupancy", "b_time", "b_depth", "b_tot", "delta_b_tot"):
@@ -61,9 +61,12 @@ def _interval(row: pd.Series, name: str) -> str:
     return f" [{row[f'{name}_ci_low']:.3f}, {row[f'{name}_ci_high']:.3f}]"
 
 
-def _gstar_table(selections: list[dict[str, object]]) -> Table:
-    table = Table(title="g*: the gain of the grid with b_tot nearest one")
-    for name in ("spikes", "rate", "g*", "interval", "b_tot", "|b_tot - 1|", "status"):
+def _gstar_table(selections: list[dict[str, Any]], method: GstarMethod) -> Table:
+    """g* of every cell: what the rule looks at, b_tot where that is something else, and how far b_tot is from one."""
+    rule = CRITERIA[method]
+    shown = {rule.quantity: "criterion", "b_tot": "b_tot", "|b_tot - 1|": "distance"}
+    table = Table(title=f"g*: the gain of the grid with {rule.rule}")
+    for name in ("spikes", "rate", "g*", "interval", *shown, "status"):
         table.add_column(name, justify="right")
     for row in selections:
         table.add_row(
@@ -71,8 +74,7 @@ def _gstar_table(selections: list[dict[str, object]]) -> Table:
             f"{row['target_rate']:g}",
             f"{row['gstar']:g}",
             f"[{row['ci_low']:g}, {row['ci_high']:g}]",
-            f"{row['b_tot']:.3f}",
-            f"{row['distance']:.3f}",
+            *(f"{row[column]:.3f}" for column in shown.values()),
             str(row["status"]),
         )
     return table

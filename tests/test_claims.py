@@ -103,10 +103,11 @@ def test_signatures_agree_only_with_a_crossing(job: Job) -> None:
 )
 def test_crossing_is_claimed_of_what_the_method_looks_at(method: str, title: str, config: Path, tmp_path: Path) -> None:
     job = tiny.job_of(config, tmp_path, gstar_method=method)
-    found = sheet(status=["bracketed", "grid_edge"], distance=[0.2, 0.1], gstar=[0.9, 1.3])
+    found = sheet(status=["bracketed", "grid_edge"], distance=[0.2, 0.1], criterion=[0.31, 0.33], gstar=[0.9, 1.3])
     claim = decide(claims_on_a._crossing, job, **{SELECTIONS: found})
     assert claim.title == title
     assert str(claim.sentence).startswith(f"{title.removesuffix('inside the gain grid')}at the selected gain in 1 of 2 cells")
+    assert ("is 0.310 to 0.330, and the distance |b_tot - one| is" in str(claim.sentence)) == (method != "btot_near_one")
     assert claim.verdict == "mixed"
 
 
@@ -123,6 +124,11 @@ def test_ablations_say_that_the_gain_was_selected_on_the_mlps(job: Job) -> None:
     assert ablations(job, 0.7).verdict == "supported"
     assert "selected on the MLPs for just this distance" in str(ablations(job, 0.7).sentence)
     assert ablations(job, 1.0).verdict == "undetermined"
+
+
+def test_ablations_say_what_else_the_gain_was_selected_for(config: Path, tmp_path: Path) -> None:
+    job = tiny.job_of(config, tmp_path, gstar_method="excess_peak")
+    assert "The gain was selected on the MLPs for the largest delta_b_tot, and" in str(ablations(job, 0.7).sentence)
 
 
 def test_swap_says_that_it_has_no_interval(job: Job) -> None:

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from avalanche_llm.errors import UnsupportedModel
 from avalanche_llm.io.artifacts import read_record
-from avalanche_llm.model.families import FAMILIES, GATED, find_modules
+from avalanche_llm.model.families import FAMILIES, GATED, find_modules, refuse_experts
 from avalanche_llm.model.forward import forward_pass
 from avalanche_llm.model.gain import GainPlan, GainTarget
 from avalanche_llm.model.hook_checks import gain_effect, hook_difference
@@ -439,6 +439,25 @@ def test_load_model_refuses_a_mixture_of_experts_and_says_why(model_type: str, t
             "(spec/12 states the definition that experts would need)"
         )
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("model_type", "count"),
+    [
+        ("deepseek_v3", "num_local_experts: 256"),
+        ("ernie4_5_moe", "num_experts: 64"),
+        ("gpt_oss", "num_local_experts: 128"),
+        ("dbrx", "moe_num_experts: 4"),
+    ],
+)
+def test_every_name_that_a_config_gives_the_number_of_experts_is_refused(model_type: str, count: str) -> None:
+    with pytest.raises(UnsupportedModel, match=f"^model type '{model_type}' is a mixture of experts \\({count}\\)"):
+        refuse_experts(AutoConfig.for_model(model_type))
+
+
+def test_a_model_of_several_text_models_is_refused() -> None:
+    with pytest.raises(UnsupportedModel, match="'musicgen' holds several text models, expected one decoder"):
+        refuse_experts(AutoConfig.for_model("musicgen"))
 
 
 CODEGEN = {**TOKEN_IDS, "vocab_size": tiny.VOCABULARY, "n_embd": D_MODEL, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 4}

@@ -27,6 +27,7 @@ from avalanche_llm.canon import load_canon
 from avalanche_llm.errors import SchemaError
 from avalanche_llm.plotting import figures, style
 from avalanche_llm.plotting.style import Provenance
+from avalanche_llm.settings import GstarMethod
 
 DEFINITIONS = ("SPIKE_ONE_SIDED_POS", "SPIKE_TWO_SIDED_ABS")
 RATES = (1e-5, 2e-5, 4e-5, 8e-5)
@@ -93,6 +94,7 @@ def gstar() -> pd.DataFrame:
                 "status": status,
                 "gstar_ci_low": max(0.7, gain - 0.1),
                 "gstar_ci_high": min(1.3, gain + 0.05),
+                "curve": [{"g": g, "criterion": 0.9 + 0.05 * g, "ci_low": 0.85 + 0.05 * g, "ci_high": 0.99} for g in GAINS],
             }
             for definition in DEFINITIONS
             for rate, (gain, status) in zip(RATES, chosen, strict=True)
@@ -235,6 +237,10 @@ def shown(figure: Figure) -> list[tuple[str, tuple[float, float, float, float]]]
                 if not min(low, high) - slack <= tick.get_loc() <= max(low, high) + slack:
                     hidden |= {tick.label1, tick.label2}
     return [(t.get_text(), t.get_window_extent().extents) for t in texts(figure) if t not in hidden]
+
+
+def y_of(line: Line2D) -> list[float]:
+    return list(np.asarray(line.get_ydata(), dtype=np.float64))
 
 
 def x_of(line: Line2D) -> list[float]:
@@ -422,6 +428,44 @@ def test_gstar_selection_marks_the_gain_and_names_its_status() -> None:
     stars = [line for axes in figure.axes for line in axes.lines if line.get_marker() == "*"]
     assert [x_of(star)[0] for star in stars] == [0.7, 0.7, 1.3, 1.3, 0.95, 0.95, 1.05, 1.05]
     assert all(phrase in words(figure) for phrase in ("no crossing", "grid edge", "bracketed"))
+
+
+@pytest.mark.parametrize(
+    ("method", "symbol", "line"),
+    [
+        ("excess_peak", "$\\Delta b_\\mathrm{tot}$", "$\\Delta b_\\mathrm{tot}$ = 0, $b_\\mathrm{tot}$ = 1"),
+        ("mr_near_one", "$m$", "$m$ = 1, $b_\\mathrm{tot}$ = 1"),
+    ],
+)
+def test_gstar_selection_draws_what_the_rule_looks_at_and_b_tot_below_it(method: GstarMethod, symbol: str, line: str) -> None:
+    table, chosen = summary(), gstar()
+    figure = figures.gstar_selection(table, chosen, method=method)
+    panels = np.array(figure.axes).reshape(len(RATES), 2, len(DEFINITIONS))
+    assert {symbol, line, "$b_\\mathrm{tot}$"} <= {text.get_text() for text in texts(figure)}
+    for column, definition in enumerate(DEFINITIONS):
+        for row, rate in enumerate(RATES):
+            cell = table[(table["spike_def_id"] == definition) & (table["target_rate"] == rate)].sort_values("g")
+            looked_at = cell["delta_b_tot"] if method == "excess_peak" else 0.9 + 0.05 * cell["g"]
+            gain = chosen.loc[(chosen["spike_def_id"] == definition) & (chosen["target_rate"] == rate), "gstar"].item()
+            above, below = panels[row, :, column]
+            np.testing.assert_allclose(y_of(above.lines[1]), looked_at)  # the line to compare with is the first
+            np.testing.assert_allclose(y_of(below.lines[1]), cell["b_tot"])
+            (star,) = (drawn for drawn in above.lines if drawn.get_marker() == "*")
+            assert (x_of(star), y_of(star)) == ([gain], pytest.approx(looked_at[cell["g"] == gain].tolist()))
+            assert not any(drawn.get_marker() == "*" for drawn in below.lines)
+            assert all(x_of(panel.lines[2]) == [gain, gain] and panel.patches for panel in (above, below))
+            assert above.get_title() and not below.get_title()
+
+
+def test_gstar_selection_by_m_says_where_m_is_not_available() -> None:
+    chosen = gstar()
+    chosen["curve"] = [[{**point, "criterion": None} if point["g"] < 0.9 else point for point in of] for of in chosen["curve"]]
+    figure = figures.gstar_selection(summary(), chosen, method="mr_near_one")
+    assert "3 of 11 values n/a" in words(figure)
+    with pytest.raises(SchemaError, match="F05 needs the column curve"):
+        figures.gstar_selection(summary(), gstar().drop(columns="curve"), method="mr_near_one")
+    with pytest.raises(SchemaError, match="F05 needs the column delta_b_tot"):
+        figures.gstar_selection(summary().drop(columns="delta_b_tot"), gstar(), method="excess_peak")
 
 
 def test_gstar_selection_needs_no_interval() -> None:

@@ -27,6 +27,7 @@ from avalanche_llm.metrics.gstar import (
     nearest_to_one,
     peak_status,
     refuse_task_metrics,
+    shown_first,
 )
 from avalanche_llm.metrics.regression import multistep_regression
 from avalanche_llm.phases.select_gstar import choose_all, sums_from_rows
@@ -230,6 +231,60 @@ def test_largest_is_the_peak_and_its_status_says_whether_it_is_one(excess: list[
     assert peak_status(values, chosen) == status
 
 
+@pytest.mark.parametrize(
+    ("replicates", "expected", "interval"),
+    [
+        ([[0.1, 0.2, 0.3, 0.2, 0.1]] * 100, "bracketed", (1.0, 1.0)),
+        ([[0.1, 0.2, 0.3, 0.2, 0.1]] * 50 + [[0.1, 0.3, 0.2, 0.2, 0.1]] * 50, "bracketed", (0.9, 1.0)),
+        ([[0.1, 0.2, 0.3, 0.2, 0.1]] * 90 + [[0.4, 0.3, 0.2, 0.2, 0.1]] * 10, "no_crossing", (0.8, 1.0)),
+        ([[NAN] * 5] * 4, "no_crossing", (NAN, NAN)),
+    ],
+)
+def test_a_peak_is_bracketed_only_where_resampled_sequences_have_it_inside_the_grid(
+    replicates: list[list[float]], expected: str, interval: tuple[float, float]
+) -> None:
+    values = np.array([0.1, 0.2, 0.3, 0.2, 0.1])
+    found = choose_gstar(GAINS, values + 0.5, values, np.array(replicates), "excess_peak")
+    assert (found.gstar, found.status) == (1.0, expected)
+    np.testing.assert_equal((found.ci_low, found.ci_high), interval)
+
+
+def test_a_flat_excess_with_noise_is_seldom_a_peak() -> None:
+    """Without the look at resampled sequences three of five such curves would be bracketed."""
+    rng, seen = np.random.default_rng(0), []
+    for _ in range(200):
+        of_sequence = 0.2 + rng.normal(0.0, 0.01, (16, 5))
+        replicates = rng.multinomial(16, np.full(16, 1 / 16), size=200) @ of_sequence / 16
+        seen.append(choose_gstar(GAINS, of_sequence.mean(axis=0), of_sequence.mean(axis=0), replicates, "excess_peak").status)
+    assert 0.0 < np.mean([status == "bracketed" for status in seen]) < 0.15
+
+
+def test_choose_gstar_holds_the_whole_curve_with_its_intervals() -> None:
+    b_tot = np.array([NAN, 0.6, 0.9, 1.3, 1.6])
+    replicates = np.vstack([b_tot + shift for shift in np.linspace(-0.1, 0.1, 101)])
+    replicates[0, 1] = NAN
+    found = by_b_tot(b_tot, replicates).curve
+    assert [point.g for point in found] == GAINS.tolist()
+    assert (found[0].criterion, found[0].ci_low, found[0].n_valid_replicates) == (None, None, 0)
+    assert (found[1].criterion, found[1].n_valid_replicates) == (0.6, 100)
+    assert (found[3].ci_low, found[3].ci_high) == pytest.approx((1.205, 1.395))
+
+
+@pytest.mark.parametrize(
+    ("method", "criteria", "expected"),
+    [
+        ("btot_near_one", [0.5, 0.97, 1.02, 1.2], 2),
+        ("btot_near_one", [1.02, 0.98, 0.5, 0.5], 0),  # equally near: the first
+        ("mr_near_one", [0.9, 0.5, 0.93, 0.2], 2),
+        ("excess_peak", [0.1, 0.3, 0.2, -1.0], 1),
+    ],
+)
+def test_shown_first_is_the_cell_that_fits_its_rule_best(method: GstarMethod, criteria: list[float], expected: int) -> None:
+    """Whatever b_tot is there: by the published rule it is what is looked at, by the others it is not."""
+    rows = [{"place": place, "criterion": value, "distance": 1.0 / (place + 1)} for place, value in enumerate(criteria)]
+    assert shown_first(rows, method)["place"] == expected
+
+
 def test_largest_is_minus_one_where_everything_is_silent() -> None:
     assert largest(GAINS, np.array([[NAN] * 5, [NAN, 0.1, 0.2, 0.1, NAN]])).tolist() == [-1, 2]
 
@@ -302,6 +357,9 @@ def test_the_peak_of_the_excess_is_chosen_on_the_same_grid_and_measured(pipeline
         assert row["gstar"] == cell["delta_b_tot"].idxmax()
         assert row["criterion"] == pytest.approx(cell["delta_b_tot"].max())
         assert row["b_tot"] == pytest.approx(cell.loc[row["gstar"], "b_tot"])
+        curve = pd.DataFrame(row["curve"]).set_index("g")
+        pd.testing.assert_series_equal(curve["criterion"], cell["delta_b_tot"], check_names=False)
+        pd.testing.assert_series_equal(curve["ci_low"], cell["delta_b_tot_ci_low"], check_names=False)
     assert main(["phase3_extract_rasters", "--config", str(config), "--runs_dir", str(runs)]) == 3  # another method: another run
     again = tiny.write_config(tmp_path / "peak.yaml", model_folder, pipeline__gstar_method="excess_peak")
     assert main(["phase3_extract_rasters", "--config", str(again), "--runs_dir", str(runs)]) == 0
@@ -309,9 +367,16 @@ def test_the_peak_of_the_excess_is_chosen_on_the_same_grid_and_measured(pipeline
     assert {row["gstar"] for row in chosen["selections"]} <= set(conditions["g"])
 
 
-def test_m_nearest_one_is_chosen_from_the_events_of_the_grid(model_folder: Path, tmp_path: Path) -> None:
-    """m of every gain counted a second time, from the events and thresholds as they are stored."""
-    changes: dict[str, Any] = {"events__target_rates": [0.05, 0.2], "pipeline__gstar_method": "mr_near_one"}
+def test_m_nearest_one_is_chosen_from_the_events_of_the_grid(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """m of every gain counted a second time, from the events and thresholds as they are stored.
+
+    The path of the text draws the windows, and whether they have an m: so it is one that does not depend on the checkout.
+    """
+    monkeypatch.chdir(tiny.REPO)
+    text = tiny.TEXT.relative_to(tiny.REPO).as_posix()
+    changes: dict[str, Any] = {"events__target_rates": [0.05, 0.2], "pipeline__gstar_method": "mr_near_one", "datasets__A__hf_id": text}
     config, runs = tiny.write_config(tmp_path / "c.yaml", model_folder, **changes), tmp_path / "runs"
     for phase in (*tiny.PHASES, "phase3_extract_rasters"):
         assert main([phase, "--config", str(config), "--runs_dir", str(runs)]) == 0
@@ -333,6 +398,9 @@ def test_m_nearest_one_is_chosen_from_the_events_of_the_grid(model_folder: Path,
         distance = {gain: abs(value - 1) for gain, value in m.items() if not np.isnan(value)}
         assert row["gstar"] == min(distance, key=distance.__getitem__)
         assert row["criterion"] == pytest.approx(m[row["gstar"]], rel=1e-9)
+        assert [point["g"] for point in row["curve"]] == tiny.GAINS
+        curve = [NAN if point["criterion"] is None else point["criterion"] for point in row["curve"]]
+        assert curve == pytest.approx(list(m.values()), rel=1e-9, nan_ok=True)
 
 
 def test_selection_by_m_stops_where_the_events_hold_no_memory(

@@ -23,6 +23,8 @@ from avalanche_llm.io.store import RunStore
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.hooks import ReadInput, ScaleOutput
 from avalanche_llm.phases import context
+from avalanche_llm.phases.analysis_figures import AnalysisFrames
+from avalanche_llm.phases.analysis_inputs import AnalysisInputs
 from avalanche_llm.phases.analysis_tables import expected_ablations, tables
 from avalanche_llm.phases.analyze import analyze
 from avalanche_llm.phases.context import CALIBRATION_SLICE, RASTER_SLICE, slices_of_a
@@ -32,6 +34,7 @@ from avalanche_llm.phases.run_nulls import run_nulls
 from avalanche_llm.plotting.export import table_files
 from avalanche_llm.plotting.schemas import T06
 from avalanche_llm.plotting.tables import validate
+from avalanche_llm.settings import GstarMethod
 from avalanche_llm.stages import stages
 
 STEPS: tuple[Callable[[Job], str], ...] = (extract_rasters, run_nulls, analyze)
@@ -99,6 +102,26 @@ def test_extract_rasters_equals_thresholding_the_whole_activations(analysed: tup
         expected = (v > rows.sort_values("layer")["tau"].to_numpy()[None, :, None, None]).sum(axis=-1)
         np.testing.assert_array_equal(rasters["A"][condition.cond_id], expected)
     np.testing.assert_array_equal(rasters["X"], rasters["A"] > 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "criteria", "expected"),
+    [("btot_near_one", [0.4, 0.6, 1.1, 1.3], 2), ("excess_peak", [0.4, 0.6, 1.1, 1.3], 3), ("mr_near_one", [0.8, 0.9, 0.2, 0.1], 1)],
+)
+def test_f01_shows_the_cell_that_fits_the_rule_best(
+    method: GstarMethod, criteria: list[float], expected: int, analysed: tuple[Path, dict[str, int]], config: Path
+) -> None:
+    runs, job = analysed[0], tiny.job_of(config, analysed[0])
+    pipeline = job.settings.pipeline.model_copy(update={"gstar_method": method})
+    found = AnalysisInputs.of(job)
+    inputs = replace(found, job=replace(job, settings=job.settings.model_copy(update={"pipeline": pipeline})))
+    inputs.__dict__["gstar"] = chosen = found.gstar.assign(criterion=criteria)  # what the cached property would have read
+    frames = AnalysisFrames.of(inputs, table(runs, "tables/table_T01_SUMMARY.parquet"), pd.DataFrame())
+    shown = {key: frames.example_of[key] for key in ("spike_def_id", "target_rate", "g_condition")}
+    assert shown == {**chosen.iloc[expected][["spike_def_id", "target_rate"]], "g_condition": "gstar"}
+    assert frames.method == method
+    rasters = np.load(tiny.run_of(runs, "S03") / "results" / "rasters_token_layer.npz")["X"]
+    np.testing.assert_array_equal(frames.example > 0, rasters[frames.example_of["cond_id"], 0] > 0)
 
 
 def whole_z(model: Any, windows: np.ndarray, gain: float, stats: Any, eps: float) -> np.ndarray:

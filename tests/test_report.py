@@ -37,7 +37,7 @@ from avalanche_llm.report import page as page_module
 from avalanche_llm.report.captions import FIGURES, TABLES
 from avalanche_llm.report.cautions import cautions
 from avalanche_llm.report.cells import Cell, table_view
-from avalanche_llm.report.charts import visible
+from avalanche_llm.report.charts import chart_data, visible
 from avalanche_llm.report.checks import checks_of
 from avalanche_llm.report.claims import claim_views, tally
 from avalanche_llm.report.gather import PAPER, Evidence, Side, _sides, figure_ids
@@ -306,6 +306,17 @@ def test_chart_data_holds_the_curves_of_the_summary(charts: dict[str, Any], evid
         np.testing.assert_allclose(cell["curves"]["b_tot"]["value"], rows["b_tot"], rtol=1e-5)
         np.testing.assert_allclose(cell["curves"]["delta_b_tot"]["low"], rows["opt_delta_b_tot_ci_low"], rtol=1e-5)
         np.testing.assert_allclose(cell["curves"]["twice_occupancy"]["value"], 2 * rows["opt_occupancy"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "first"), [("btot_near_one", 2), ("excess_peak", 3), ("mr_near_one", 1)])
+def test_chart_data_shows_the_cell_first_that_fits_the_rule_best(evidence: Evidence, method: str, first: int) -> None:
+    """One criterion for every rule would choose another cell for two of the three."""
+    criteria = {"btot_near_one": [0.4, 0.5, 1.1, 1.3], "excess_peak": [0.4, 0.5, 1.1, 1.3], "mr_near_one": [0.8, 0.9, 0.2, 0.1]}
+    rows = [
+        {**row, "criterion": criterion} for row, criterion in zip(evidence.sides[0].selections, criteria[method], strict=True)
+    ]
+    (model,) = chart_data(doctored(evidence, gstar={"method": method, "selections": rows}).sides)["models"]
+    assert model["first"] == {"definition": rows[first]["spike_def_id"], "rate": repr(rows[first]["target_rate"])}
 
 
 def test_chart_data_holds_the_rasters_of_one_held_out_sequence(charts: dict[str, Any], evidence: Evidence) -> None:

@@ -4,15 +4,15 @@ Nothing here knows of runs, tables or figures; nothing raises on data that are m
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
-from jaxtyping import Int64, UInt16
+from jaxtyping import Int64, UInt8, UInt16
 
 from avalanche_llm.metrics.avalanches import AvalancheTable, avalanches
 from avalanche_llm.metrics.branching import Branching, branching, branching_sums
 from avalanche_llm.metrics.density import Density, density
-from avalanche_llm.metrics.null_ensemble import NullEnsemble, permutation_ensemble, shift_ensemble
+from avalanche_llm.metrics.null_ensemble import permutation_ensemble, shift_ensemble
 from avalanche_llm.metrics.regression import MultistepFit, multistep_regression
 from avalanche_llm.metrics.signatures import CracklingFit, crackling, sequence_totals, susceptibility, susceptibility_bootstrap
 from avalanche_llm.metrics.stats import Interval, exceedance_p, percentile_interval, z_score
@@ -81,17 +81,17 @@ def measure_condition(
         avalanches(x, counts, adjacency_id=adjacency, max_per_sequence=statistics.cc_max_components_per_seq)
         for adjacency in ("ADJ_4N", "ADJ_8N")
     )
-    ensembles = {
-        null_id: ensemble(x[None], draws=statistics.null_draws, seeds=[null_seed(seed, null_id, condition, ENSEMBLE_SEQ, 0)])
-        for null_id, ensemble in ((PERMUTATION, permutation_ensemble), (CIRCULAR_SHIFT, shift_ensemble))
-    }
+    permutation, shift = (
+        compare_with_null(null_id, x, point, draws=statistics.null_draws, condition=condition, seed=seed)
+        for null_id in (PERMUTATION, CIRCULAR_SHIFT)
+    )
     swapped = draw_null(MARGIN_SWAP, x, counts, seed=seed, condition=condition, seq_ids=range(len(x)))
     totals = sequence_totals(counts)
     return ConditionMeasures(
         branching=point,
         replicates=branching(sums, weights),
-        permutation=_compare(point, ensembles[PERMUTATION], "b_tot"),
-        shift=_compare(point, ensembles[CIRCULAR_SHIFT], "b_depth"),  # memory along tokens raises b_time over shifts
+        permutation=permutation,
+        shift=shift,
         swap_b_tot=float(branching(branching_sums(swapped.occupancy)).b_tot),
         susceptibility=measure_susceptibility(totals, weights, statistics),
         avalanches_4n=found_4n,
@@ -130,7 +130,12 @@ def measure_susceptibility(
     )
 
 
-def _compare(point: Branching, ensemble: NullEnsemble, name: Literal["b_depth", "b_tot"]) -> NullComparison:
+def compare_with_null(
+    null_id: str, x: UInt8[np.ndarray, "seq layer token"], point: Branching, *, draws: int, condition: str, seed: int
+) -> NullComparison:
+    """b_tot against permutation, b_depth against circular shift: memory along tokens raises b_time over shifts."""
+    ensemble_of, name = (permutation_ensemble, "b_tot") if null_id == PERMUTATION else (shift_ensemble, "b_depth")
+    ensemble = ensemble_of(x[None], draws=draws, seeds=[null_seed(seed, null_id, condition, ENSEMBLE_SEQ, 0)])
     observed = float(getattr(point, name))
     mean, sd = (float(getattr(ensemble, f"exact_{moment}_{name}")[0]) for moment in ("mean", "sd"))
     return NullComparison(float(z_score(observed, mean, sd)), float(exceedance_p(observed, getattr(ensemble, name)[0])))

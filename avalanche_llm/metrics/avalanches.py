@@ -13,6 +13,7 @@ sums and extremes of runs.
 """
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Int32, Int64, UInt, UInt8
@@ -20,6 +21,9 @@ from jaxtyping import Bool, Int32, Int64, UInt, UInt8
 from avalanche_llm.errors import SchemaError
 from avalanche_llm.metrics.branching import check_occupancy
 from avalanche_llm.raster.cc import label_components
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,12 @@ class AvalancheTable:
     def columns(self) -> dict[str, np.ndarray]:
         """The arrays by name, in the order of avalanches.parquet; adjacency_id, one value, is left out."""
         return {field.name: getattr(self, field.name) for field in fields(self)[1:]}
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row a component."""
+        import pandas as pd
+
+        return pd.DataFrame(self.columns())
 
 
 def avalanches(

@@ -6,17 +6,20 @@
 
 Ties go to the gain nearest 1, then to the smaller. The status says whether the grid locates the choice: one is crossed beside
 it, or the excess falls on both sides of it. A nearest gain without a crossing is the least distant, not a near-critical one.
+
+Whatever shows one cell for all of them (F01, the summary, the report) asks `shown_first`: the cell that fits its rule best.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from avalanche_llm.errors import SchemaError
+from avalanche_llm.metrics.stats import percentile_interval
 from avalanche_llm.settings import GstarMethod
 
 GstarStatus = Literal["bracketed", "grid_edge", "no_crossing"]
@@ -28,30 +31,51 @@ BRANCHING_INPUTS: Final = frozenset(
 
 @dataclass(frozen=True)
 class Criterion:
-    """What a method looks at, and in words when it locates a gain and when it does not."""
+    """What a method looks at, and in words when it locates a gain and when it does not.
+
+    target: the value that the quantity should be nearest to; None where it should be as large as it can be.
+    """
 
     quantity: str
     rule: str
     located: str
     missed: str
+    target: float | None
+
+    def misfit(self, value: float) -> float:
+        """How far a value of the quantity is from what the rule asks for; the least is the best."""
+        return -value if self.target is None else abs(value - self.target)
 
 
 CRITERIA: Final[Mapping[GstarMethod, Criterion]] = MappingProxyType(
     {
-        "btot_near_one": Criterion("b_tot", "b_tot nearest one", "b_tot crosses one", "b_tot does not cross one"),
-        "excess_peak": Criterion("delta_b_tot", "the largest delta_b_tot", "delta_b_tot peaks", "delta_b_tot does not peak"),
+        "btot_near_one": Criterion("b_tot", "b_tot nearest one", "b_tot crosses one", "b_tot does not cross one", 1.0),
+        "excess_peak": Criterion(
+            "delta_b_tot", "the largest delta_b_tot", "delta_b_tot peaks", "delta_b_tot does not peak", None
+        ),
         "mr_near_one": Criterion(
-            "m", "m along tokens nearest one", "m along tokens crosses one", "m along tokens does not cross one"
+            "m", "m along tokens nearest one", "m along tokens crosses one", "m along tokens does not cross one", 1.0
         ),
     }
 )
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """What the method looks at, at one gain, with its 95 % interval over resampled sequences; None where not available."""
+
+    g: float
+    criterion: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n_valid_replicates: int
+
+
+@dataclass(frozen=True)
 class GstarChoice:
     """g* of one cell. criterion is what the method looks at, there; distance = |b_tot(g*) - 1| whatever the method.
 
-    The interval and the shares come from resampled sequences.
+    The interval and the shares come from resampled sequences; `curve` is what the method looks at over the whole grid.
     """
 
     gstar: float
@@ -63,6 +87,7 @@ class GstarChoice:
     ci_high: float
     n_valid_replicates: int
     bootstrap_share: dict[str, float]
+    curve: list[CurvePoint]
 
 
 def refuse_task_metrics(columns: Sequence[str]) -> None:
@@ -70,6 +95,11 @@ def refuse_task_metrics(columns: Sequence[str]) -> None:
     foreign = sorted(set(columns) - BRANCHING_INPUTS)
     if foreign:
         raise SchemaError(f"g* is chosen from branching on data set A alone; remove {', '.join(foreign)} from its inputs")
+
+
+def shown_first(selections: Iterable[Mapping[Any, Any]], method: GstarMethod) -> Mapping[Any, Any]:
+    """Of the selections of gstar.json the one that fits its rule best, the first where several do."""
+    return min(selections, key=lambda row: CRITERIA[method].misfit(row["criterion"]))
 
 
 def nearest_to_one(gains: Float[np.ndarray, " gain"], values: Float[np.ndarray, "*rep gain"]) -> np.ndarray:
@@ -96,7 +126,10 @@ def crossing_status(values: Float[np.ndarray, " gain"], chosen: int) -> GstarSta
 
 
 def peak_status(values: Float[np.ndarray, " gain"], chosen: int) -> GstarStatus:
-    """bracketed: a value above zero, with a smaller one on both sides; else where the gain sits."""
+    """bracketed: a value above zero, with a smaller one on both sides; else where the gain sits.
+
+    `choose_gstar` asks more: that resampled sequences, too, have their peak inside the grid.
+    """
     here = float(values[chosen])
     below = [other < here for other in _beside(values, chosen)]
     return _status(here > 0.0 and len(below) == 2 and all(below), values, chosen)
@@ -130,18 +163,36 @@ def choose_gstar(
     picks = pick(gains, replicates)
     picked = gains[picks[picks >= 0]]
     low, high = np.quantile(picked, (0.025, 0.975), method="inverted_cdf") if len(picked) else (np.nan, np.nan)
+    found = status(values, chosen)
+    if method == "excess_peak" and found == "bracketed" and not gains.min() < low <= high < gains.max():
+        found = "no_crossing"  # noise alone gives a flat curve a largest value inside the grid
     share = {f"{gain:g}": float((picked == gain).mean()) for gain in gains if (picked == gain).any()}
     return GstarChoice(
         gstar=float(gains[chosen]),
         criterion=float(values[chosen]),
         b_tot=float(b_tot[chosen]),
         distance=float(abs(b_tot[chosen] - 1.0)),
-        status=status(values, chosen),
+        status=found,
         ci_low=float(low),
         ci_high=float(high),
         n_valid_replicates=len(picked),
         bootstrap_share=share,
+        curve=_curve(gains, values, replicates),
     )
+
+
+def _curve(
+    gains: Float[np.ndarray, " gain"], values: Float[np.ndarray, " gain"], replicates: Float[np.ndarray, "rep gain"]
+) -> list[CurvePoint]:
+    interval = percentile_interval(replicates.T)
+    columns = (np.asarray(column).tolist() for column in (gains, values, interval.low, interval.high, interval.n_valid))
+    return [
+        CurvePoint(g, _known(value), _known(low), _known(high), n) for g, value, low, high, n in zip(*columns, strict=True)
+    ]
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def _undefined(method: GstarMethod) -> str:

@@ -74,11 +74,18 @@ EXPERT_COUNTS: Final = ("num_local_experts", "num_experts", "n_routed_experts", 
 
 def refuse_experts(config: Any) -> None:
     """Raise UnsupportedModel for a mixture of experts: u is not defined for a unit whose expert a token is not sent to."""
-    text = config.get_text_config()
+    try:
+        text = config.get_text_config()
+    except ValueError as error:
+        raise UnsupportedModel(
+            f"model type {config.model_type!r} holds several text models, expected one decoder; use a decoder by itself"
+        ) from error
+    of_mlp = getattr(text, "ffn_config", None)  # DBRX keeps it there
     for name in EXPERT_COUNTS:
-        if getattr(text, name, None):
+        found = getattr(text, name, None) or getattr(of_mlp, name, None)
+        if found:
             raise UnsupportedModel(
-                f"model type {config.model_type!r} is a mixture of experts ({name}: {getattr(text, name)}): its units live in "
+                f"model type {config.model_type!r} is a mixture of experts ({name}: {found}): its units live in "
                 "experts, and a token that is not sent to an expert has no activation there, so that a rate per unit and token "
                 "is not defined; use a dense model (spec/12 states the definition that experts would need)"
             )

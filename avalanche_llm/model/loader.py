@@ -11,7 +11,7 @@ import transformers
 from torch import nn
 
 from avalanche_llm.datasets import local_path
-from avalanche_llm.errors import AvalancheError, DeterminismError, EnvironmentProblem, reason
+from avalanche_llm.errors import AvalancheError, DeterminismError, EnvironmentProblem, UnsupportedModel, reason
 from avalanche_llm.io.hashing import CHECKPOINT_SUFFIXES, sha256_tree
 from avalanche_llm.model.checkpoint import check_declared, refuse_foreign_kernels
 from avalanche_llm.model.families import find_layers, find_modules, hook_names, input_width, refuse_experts
@@ -103,36 +103,72 @@ def load_model(choice: ModelChoice, *, role: str, device: str, dtype: str) -> Lo
         output_loading_info=True,
     )
     _check_all_loaded(choice, report)
-    decoder = causal.base_model
-    names = hook_names(causal.config, decoder, choice.hooks)
-    layers = find_layers(decoder, names)
-    d_ff = input_width(find_modules(layers, names.down)[0])
+    names, layers = _structure(causal, choice.hooks)
     try:
         causal = causal.to(place).eval().requires_grad_(False)
     except torch.OutOfMemoryError as error:
         raise EnvironmentProblem(
             f"{choice.hf_id} does not fit on {device} as {dtype}; nothing is offloaded to the CPU"
         ) from error
-    strays = [name for name, tensor in _tensors(causal) if tensor.device.type != place.type]
-    if strays:
-        raise EnvironmentProblem(
-            f"{len(strays)} tensors of {choice.hf_id} are not on {device} (first: {strays[0]}); refusing to offload"
-        )
-    broken = [name for name, parameter in causal.named_parameters() if not torch.isfinite(parameter).all()]
-    if broken:
-        raise DeterminismError(f"{choice.hf_id} has NaN or infinite weights in {broken[0]}; the checkpoint is damaged")
-    check_every_token_once(decoder, layers, names, place)
     identity = {
         "role": role,
         "id": choice.hf_id,
         "revision": getattr(causal.config, "_commit_hash", None) or choice.revision,
         "content_sha256": content_sha256(choice),
-        "n_layers": len(layers),
-        "d_ff": d_ff,
+        **_sizes(layers, names),
         "device": device,
         "dtype": dtype,
     }
-    return LoadedModel(causal, decoder, load_tokenizer(choice), names, tuple(layers), place, identity)
+    _check_tensors(causal, place, choice.hf_id)
+    check_every_token_once(causal.base_model, layers, names, place)
+    return LoadedModel(causal, causal.base_model, load_tokenizer(choice), names, tuple(layers), place, identity)
+
+
+def in_memory(causal: Any, tokenizer: Any, hooks: HookNames | None = None) -> LoadedModel:
+    """A transformers model that is loaded already, checked as `load_model` checks its own. Nothing of it is changed.
+
+    Raises UnsupportedModel, EnvironmentProblem for a model on several devices, DeterminismError for one in training mode (its
+    dropout would draw anew at every pass) or with weights that are not finite.
+    """
+    if not isinstance(getattr(causal, "config", None), transformers.PreTrainedConfig):
+        raise UnsupportedModel(f"expected a transformers model, found {type(causal).__name__}; load one with from_pretrained")
+    refuse_experts(causal.config)
+    if causal.training:
+        raise DeterminismError("the model is in training mode, where dropout changes every pass; call model.eval() first")
+    names, layers = _structure(causal, hooks)
+    first = next(causal.parameters())
+    _check_tensors(causal, first.device, type(causal).__name__)
+    check_every_token_once(causal.base_model, layers, names, first.device)
+    identity = {
+        "id": causal.config.name_or_path or type(causal).__name__,
+        **_sizes(layers, names),
+        "device": str(first.device),
+        "dtype": str(first.dtype).removeprefix("torch."),
+    }
+    return LoadedModel(causal, causal.base_model, tokenizer, names, tuple(layers), first.device, identity)
+
+
+def _structure(causal: Any, hooks: HookNames | None) -> tuple[HookNames, list[nn.Module]]:
+    names = hook_names(causal.config, causal.base_model, hooks)
+    return names, find_layers(causal.base_model, names)
+
+
+def _sizes(layers: list[nn.Module], names: HookNames) -> dict[str, int]:
+    return {"n_layers": len(layers), "d_ff": input_width(find_modules(layers, names.down)[0])}
+
+
+def _check_tensors(causal: nn.Module, place: torch.device, name: str) -> None:
+    """Every tensor on one device, every weight finite."""
+    strays = [
+        found
+        for found, tensor in _tensors(causal)
+        if tensor.device.type != place.type or place.index not in (None, tensor.device.index)
+    ]
+    if strays:
+        raise EnvironmentProblem(f"{len(strays)} tensors of {name} are not on {place} (first: {strays[0]}); refusing to offload")
+    broken = [found for found, parameter in causal.named_parameters() if not torch.isfinite(parameter).all()]
+    if broken:
+        raise DeterminismError(f"{name} has NaN or infinite weights in {broken[0]}; the checkpoint is damaged")
 
 
 def _check_all_loaded(choice: ModelChoice, report: Mapping[str, Any]) -> None:

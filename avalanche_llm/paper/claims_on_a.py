@@ -47,7 +47,9 @@ def _rates_held_out(inputs: PaperInputs) -> Claim:
 
 def _crossing(inputs: PaperInputs) -> Claim:
     chosen = inputs.sheets[SELECTIONS]
-    located = CRITERIA[inputs.job.settings.pipeline.gstar_method].located
+    criterion = CRITERIA[inputs.job.settings.pipeline.gstar_method]
+    located = criterion.located
+    looked_at = f"There {criterion.quantity} is {{criterion}}, and the" if criterion.quantity != "b_tot" else "Its"
     return judged(
         "crossing",
         f"{located} inside the gain grid",
@@ -55,9 +57,10 @@ def _crossing(inputs: PaperInputs) -> Claim:
         chosen,
         (chosen.frame["status"] == "bracketed").to_numpy(),
         f"{located} at the selected gain in {{k}} of {{n}} cells; elsewhere the gain lies at an edge of the grid or is not "
-        "bracketed. Its distance |b_tot - one| is {distance}, and the selected gains are {gains}.",
+        f"bracketed. {looked_at} distance |b_tot - one| is {{distance}}, and the selected gains are {{gains}}.",
         distance=span(chosen.span("distance")),
         gains=span(chosen.span("gstar")),
+        **({"criterion": span(chosen.span("criterion"))} if criterion.quantity != "b_tot" else {}),
     )
 
 
@@ -148,6 +151,8 @@ def _ablations(inputs: PaperInputs) -> Claim:
     both = by_cell.reindex(columns=["MLP_GLOBAL", "ATTN_GLOBAL"]).dropna()
     holds = (both["MLP_GLOBAL"] < both["ATTN_GLOBAL"]).to_numpy()
     mlp = Sheet(sheet.origin, CELL, both.reset_index())
+    rule = CRITERIA[inputs.job.settings.pipeline.gstar_method]
+    chosen_for = "for just this distance, which favours them" if rule.quantity == "b_tot" else f"for {rule.rule}"
     return judged(
         "mlp_rather_than_attention",
         "Scaling the MLPs brings b_tot nearer one than scaling attention does",
@@ -155,8 +160,7 @@ def _ablations(inputs: PaperInputs) -> Claim:
         mlp,
         holds,
         "At a selected gain other than the baseline this holds in {k} of {n} cells: the distance is {mlp} for the MLPs and "
-        "{attention} for attention. The gain was selected on the MLPs for just this distance, which favours them, and there is "
-        "no interval.",
+        f"{{attention}} for attention. The gain was selected on the MLPs {chosen_for}, and there is no interval.",
         mlp=span(mlp.span("MLP_GLOBAL")),
         attention=span(mlp.span("ATTN_GLOBAL")),
     )

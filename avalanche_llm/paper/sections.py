@@ -6,6 +6,7 @@ from typing import Final
 
 import pandas as pd
 
+from avalanche_llm.metrics.gstar import CRITERIA
 from avalanche_llm.paper.claim import Claim, at_baseline, at_gstar
 from avalanche_llm.paper.facts import Fact, Origin, Sheet
 from avalanche_llm.paper.inputs import SELECTIONS, PaperInputs
@@ -84,9 +85,11 @@ def _results(inputs: PaperInputs, claims: Sequence[Claim]) -> list[Prose]:
         blocks += [heading(claim.title), prose("Verdict: {verdict}. {sentence}", verdict=claim.verdict, sentence=claim.sentence)]
     sheets = inputs.sheets
     chosen, both = at_both_gains(inputs), ("g", "opt_occupancy")
+    quantity = CRITERIA[inputs.job.settings.pipeline.gstar_method].quantity
+    looked_at = () if quantity == "b_tot" else (Column(quantity, "criterion"),)
     blocks += [
         heading("Selected gains"),
-        rows_of(sheets[SELECTIONS], ("gstar", "gstar_ci_low", "gstar_ci_high", "b_tot", "distance", "status")),
+        rows_of(sheets[SELECTIONS], ("gstar", "gstar_ci_low", "gstar_ci_high", *looked_at, "b_tot", "distance", "status")),
         heading("Branching on the calibration slice, at baseline and at the selected gain"),
         rows_of(chosen, (*both, *_OVER_NULLS)),
         heading("Tails and crackling, at baseline and at the selected gain"),

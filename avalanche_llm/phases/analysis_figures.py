@@ -8,12 +8,13 @@ import pandas as pd
 
 from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.files import read_npz
+from avalanche_llm.metrics.gstar import shown_first
 from avalanche_llm.phases.analysis_inputs import AnalysisInputs
 from avalanche_llm.plotting import figures
 from avalanche_llm.plotting.export import export_figure
 from avalanche_llm.plotting.style import Provenance, provenance_of
 from avalanche_llm.raster.cc import label_components
-from avalanche_llm.settings import Settings
+from avalanche_llm.settings import GstarMethod, Settings
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,21 @@ class AnalysisFrames:
     nulls: pd.DataFrame
     example: np.ndarray
     example_of: dict[str, Any]
+    method: GstarMethod
 
     @classmethod
     def of(cls, inputs: AnalysisInputs, summary: pd.DataFrame, ablations: pd.DataFrame) -> "AnalysisFrames":
-        """The example is the first held-out sequence at g* of the cell whose b_tot is nearest one."""
-        nearest = min(inputs.gstar.to_dict("records"), key=lambda row: row["distance"])
+        """The example is the first held-out sequence at g* of the cell that fits the rule best."""
+        method = inputs.job.settings.pipeline.gstar_method
+        shown = shown_first(inputs.gstar.to_dict("records"), method)
         condition = next(
             condition
             for condition in inputs.conditions
-            if condition.g_condition == "gstar" and condition.cell == (nearest["spike_def_id"], nearest["target_rate"])
+            if condition.g_condition == "gstar" and condition.cell == (shown["spike_def_id"], shown["target_rate"])
         )
         x = read_npz(inputs.s03.artifact("rasters_token_layer"), {"X": 4})["X"][condition.cond_id, :1]
-        return cls(summary, ablations, inputs.gstar, inputs.nulls, label_components(x, "ADJ_4N")[0][0], condition.columns())
+        example = label_components(x, "ADJ_4N").labels[0]
+        return cls(summary, ablations, inputs.gstar, inputs.nulls, example, condition.columns(), method)
 
 
 def export_figures(run: Run, settings: Settings, frames: AnalysisFrames) -> None:
@@ -53,7 +57,7 @@ def export_figures(run: Run, settings: Settings, frames: AnalysisFrames) -> None
         "F02_RATE_MATCH_CHECK": (figures.rate_match(summary, relative_tolerance=settings.events.rate_match_tol_rel), whole),
         "F03_BRANCHING_CURVES": (figures.branching_curves(summary), whole),
         "F04_NULL_DELTAB": (figures.null_delta_b(summary), whole),
-        "F05_GSTAR_SELECTION": (figures.gstar_selection(summary, frames.gstar), whole),
+        "F05_GSTAR_SELECTION": (figures.gstar_selection(summary, frames.gstar, method=frames.method), whole),
         "F08_SPIKEDEF_ROBUST": (figures.spike_definitions(summary), whole),
         "F09_CHI_CURVES": (
             figures.chi_curves(summary, frames.gstar, alignment_max=statistics.signature_alignment_g_diff_max),

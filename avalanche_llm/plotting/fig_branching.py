@@ -1,27 +1,21 @@
-"""F03, F05 and F08: the branching ratios over the gain, the selected gain, and the two spike definitions.
+"""F03 and F08: the branching ratios over the gain, and the two spike definitions.
 
     b_time = sum X[l,t] X[l,t+1] / sum X
     b_depth = sum X[l,t] X[l+1,t] / sum X
     b_tot = b_time + b_depth
 
 All in occupied neighbour pairs per occupied site, against the dimensionless gain g (specs 08, 09, 19).
-Input is T01 (`schemas.T01`); F05 also takes one row per definition and target rate with the columns
-`gstar`, `status` (bracketed, grid_edge, no_crossing) and optionally `gstar_ci_low`, `gstar_ci_high`. b_tot
-near one is the published selection rule; with independent sites b_tot = 2p, so the line at one marks no
-special state by itself.
+Input is T01 (`schemas.T01`). With independent sites b_tot = 2p, so the line at one marks no special state by
+itself. F05, which shows what the rule that chose g* looks at, is in `fig_gstar`.
 """
 
 from typing import Final
 
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from avalanche_llm.plotting.fig_panels import (
-    BAND_ALPHA,
     GAIN_LABEL,
-    GAIN_TOLERANCE,
     RATE_TITLE,
     Measure,
     band_handle,
@@ -39,11 +33,9 @@ from avalanche_llm.plotting.fig_panels import (
     require,
     select,
     small_multiples,
-    values,
 )
-from avalanche_llm.plotting.style import BLACK, GREY, Series, scientific, series, styled
+from avalanche_llm.plotting.style import GREY, Series, scientific, series, styled
 
-_GSTAR: Final = Series("#D55E00", "*", "-")
 _LINE: Final = Series(GREY, "", "-")
 _NEAR_ONE: Final = 1.0
 
@@ -60,36 +52,6 @@ def branching_curves(summary: pd.DataFrame) -> Figure:
     grid.figure.supxlabel(GAIN_LABEL)
     handles = [*rate_handles(rates(summary)), band_handle(), line_handle(_LINE, "$b_\\mathrm{tot}$ = 1")]
     legend_above(grid.figure, handles, columns=3, title=RATE_TITLE)
-    return grid.figure
-
-
-@styled
-def gstar_selection(summary: pd.DataFrame, gstar: pd.DataFrame) -> Figure:
-    """F05: b_tot over g with the selected gain, its interval and its status; a panel per condition."""
-    require(summary, ("spike_def_id", "target_rate", "g", "b_tot"), "F05")
-    require(gstar, ("spike_def_id", "target_rate", "gstar", "status"), "F05")
-    names, levels = definitions(summary), rates(summary)
-    grid = small_multiples([1.05] * len(levels), len(names))
-    for row, rate in enumerate(levels):
-        for column, name in enumerate(names):
-            axes = grid.axes[row][column]
-            rows = select(summary, name, rate)
-            reference(axes, _NEAR_ONE)
-            missing = curve(axes, rows, "b_tot", series(0))
-            top = "" if row else definition_name(name) + "\n"
-            heading(axes, top + _mark_gstar(axes, rows, select(gstar, name, rate)), missing, len(rows))
-            few_ticks(axes.xaxis)
-            few_ticks(axes.yaxis)
-        grid.axes[row][0].set_ylabel(scientific(rate))
-    grid.figure.supxlabel(GAIN_LABEL)
-    grid.figure.supylabel("$b_\\mathrm{tot}$ (pairs/site) by target rate (events/unit/token)")
-    handles = [
-        line_handle(series(0), "$b_\\mathrm{tot}$"),
-        band_handle(),
-        line_handle(_LINE, "$b_\\mathrm{tot}$ = 1"),
-        line_handle(_GSTAR, "$g$* and its interval"),
-    ]
-    legend_above(grid.figure, handles, columns=2)
     return grid.figure
 
 
@@ -117,18 +79,3 @@ def spike_definitions(summary: pd.DataFrame) -> Figure:
     handles = [line_handle(series(index), definition_name(name)) for index, name in enumerate(names)]
     legend_above(grid.figure, [*handles, band_handle(), line_handle(_LINE, "1 (left), 0 (right)")], columns=2)
     return grid.figure
-
-
-def _mark_gstar(axes: Axes, rows: pd.DataFrame, chosen: pd.DataFrame) -> str:
-    """Draw the selected gain in one panel; the sentence that says which it is and how it was found."""
-    if chosen.empty or bool(chosen["gstar"].isna().iloc[0]):
-        return "$g$* not available"
-    gain = float(chosen["gstar"].iloc[0])
-    low, high = values(chosen, "gstar_ci_low")[0], values(chosen, "gstar_ci_high")[0]
-    if np.isfinite([low, high]).all():
-        axes.axvspan(low, high, color=_GSTAR.color, alpha=BAND_ALPHA, linewidth=0)
-    axes.axvline(gain, color=_GSTAR.color)
-    at = rows[np.isclose(values(rows, "g"), gain, rtol=0.0, atol=GAIN_TOLERANCE)]
-    axes.plot(at["g"], at["b_tot"], _GSTAR.marker, markersize=6.5, color=_GSTAR.color, markeredgecolor=BLACK)
-    status = str(chosen["status"].iloc[0]).replace("_", " ")
-    return f"$g$* = {gain:g}, {status}"

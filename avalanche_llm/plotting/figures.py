@@ -7,7 +7,8 @@ from typing import Final
 from matplotlib.figure import Figure
 
 from avalanche_llm.plotting.fig_ablations import ablations
-from avalanche_llm.plotting.fig_branching import branching_curves, gstar_selection, spike_definitions
+from avalanche_llm.plotting.fig_branching import branching_curves, spike_definitions
+from avalanche_llm.plotting.fig_gstar import gstar_selection
 from avalanche_llm.plotting.fig_nulls import null_compare, null_delta_b
 from avalanche_llm.plotting.fig_raster import raster_example, raster_rows
 from avalanche_llm.plotting.fig_rates import rate_match
@@ -41,7 +42,7 @@ FIGURES: Final[Mapping[str, Callable[..., Figure]]] = MappingProxyType(
         "F02_RATE_MATCH_CHECK": rate_match,  # (T01, *, relative_tolerance)
         "F03_BRANCHING_CURVES": branching_curves,  # (T01)
         "F04_NULL_DELTAB": null_delta_b,  # (T01)
-        "F05_GSTAR_SELECTION": gstar_selection,  # (T01, gstar)
+        "F05_GSTAR_SELECTION": gstar_selection,  # (T01, gstar, *, method)
         "F06_GENERALIZATION_B": generalization,  # (T02)
         "F07_ARC_MCQ": arc_accuracy,  # (T03, *, chance)
         "F08_SPIKEDEF_ROBUST": spike_definitions,  # (T01)

@@ -46,9 +46,10 @@ FIGURES: Final[Mapping[str, Caption]] = MappingProxyType(
         ),
         "F05_GSTAR_SELECTION": Caption(
             "The chosen gain g*",
-            "b_tot over gain with g*, its interval and its status. A g* at a grid edge, or without a crossing, is only the least "
-            "distant gain.",
-            "A panel for each definition and rate: b_tot over gain, a star at g*, its interval shaded, the status above.",
+            "What the rule looks at over gain, with g*, its interval and its status; b_tot below it where the rule looks at "
+            "something else. A g* that is not bracketed is only the gain of the grid that fits the rule best.",
+            "A panel for each definition and rate: what the rule looks at over gain, a star at g*, its interval shaded, the "
+            "status above; b_tot in a second panel where it is something else.",
         ),
         "F06_GENERALIZATION_B": Caption(
             "The same gain on other text",

@@ -14,6 +14,7 @@ from jaxtyping import Integer
 
 from avalanche_llm.analysis.conditions import conditions_from_frame
 from avalanche_llm.io.files import read_frame, read_npz
+from avalanche_llm.metrics.gstar import shown_first
 from avalanche_llm.plotting.fig_panels import select
 from avalanche_llm.plotting.style import scientific
 from avalanche_llm.raster.cc import label_components
@@ -40,11 +41,6 @@ def cell_name(spike_def: str, rate: float) -> str:
     return f"{spike_def}|{rate!r}"
 
 
-def nearest_to_one(selections: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The selection whose b_tot is nearest one: what the page shows first, and F01."""
-    return min(selections, key=lambda row: row["distance"])
-
-
 def visible(text: str) -> str:
     """A token's text with its line ends and tabs made visible; what cannot be printed is replaced."""
     return "".join(_VISIBLE.get(sign) or (sign if sign.isprintable() else REPLACED) for sign in text)
@@ -68,7 +64,7 @@ def _model(side: Side) -> dict[str, Any]:
                 "sizes": _size_curves(rows, select(tails, spike_def, rate), sizes),
                 "rasters": rasters[name],
             }
-    first = nearest_to_one(side.selections)
+    first = shown_first(side.selections, side.method)  # F01 shows the same one
     return {
         "role": side.role,
         "id": side.model_id,

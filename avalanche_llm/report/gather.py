@@ -14,6 +14,7 @@ from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.metrics.gstar import CRITERIA, Criterion
 from avalanche_llm.phases.upstream_files import frame, gstar_rows
 from avalanche_llm.release.chain import require_intact
+from avalanche_llm.settings import GstarMethod
 
 PAPER: str = "PHASE7_PAPER_EXPORT"
 
@@ -38,10 +39,16 @@ class Side:
         """The chosen gain of every definition and rate."""
         return gstar_rows(self.runs["PHASE2_SELECT_GSTAR"])
 
+    @cached_property
+    def method(self) -> GstarMethod:
+        """The rule that chose g*."""
+        method: GstarMethod = self.json("PHASE2_SELECT_GSTAR", "gstar")["method"]
+        return method
+
     @property
     def criterion(self) -> Criterion:
-        """The rule that chose g*, in words."""
-        return CRITERIA[self.json("PHASE2_SELECT_GSTAR", "gstar")["method"]]
+        """What that rule looks at, in words."""
+        return CRITERIA[self.method]
 
     @property
     def model_id(self) -> str:
