@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from avalanche_llm.catalog import Entry, downstream
+from avalanche_llm.cost import GIB
 from avalanche_llm.io.store import RunStore
-from avalanche_llm.plan import GIB
 
 COLOURS = {"complete": "green", "started": "yellow", "damaged": "red"}
 

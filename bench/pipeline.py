@@ -92,7 +92,7 @@ def measure(config: Path, runs: Path) -> dict[str, Any]:
     slice_tokens = data.n_windows_calibration * job.settings.pipeline.seq_len_tokens
     before, costs = bare_pass(job, model), {}
     for phase_id, phase in PHASES.items():
-        planned = plan_phase(job, stages()[phase_id]).seconds
+        planned = plan_phase(job, stages()[phase_id]).cost.seconds
         with measured(runs, PARTS) as cost, counted_tokens(model, cost):
             phase(job)
         costs[phase_id] = cost.rounded() | {"planned_s": None if planned is None else round(planned, 1)}

@@ -334,9 +334,9 @@ def test_plan_counts_a_question_as_a_window(
 ) -> None:
     stage = stages()[PHASE]
     plan = plan_phase(tiny.job_of(config, evaluated[0]), stage)
-    assert (plan.n_passes, plan.n_windows) == (len(GAINS), len(GAINS) * N)
+    assert (plan.cost.n_passes, plan.cost.n_windows) == (len(GAINS), len(GAINS) * N)
     whole = tiny.write_config(tmp_path / "whole.yaml", model_folder, datasets__ARC_MCQ__n_questions=None)
-    assert plan_phase(tiny.job_of(whole, evaluated[0]), stage).n_windows == len(GAINS) * 60
+    assert plan_phase(tiny.job_of(whole, evaluated[0]), stage).cost.n_windows == len(GAINS) * 60
     hub = tiny.job_of(
         tiny.write_config(
             tmp_path / "hub.yaml", model_folder, datasets__ARC_MCQ__hf_id="allenai/ai2_arc", datasets__ARC_MCQ__n_questions=None
@@ -344,5 +344,5 @@ def test_plan_counts_a_question_as_a_window(
         evaluated[0],
     )
     unknown = plan_phase(hub, stage)
-    assert (unknown.n_windows, unknown.flops) == (0, None)
+    assert (unknown.cost.n_windows, unknown.cost.flops) == (0, None)
     assert "4 passes over every question; cost unknown (the data set is not on this machine)" in plan_lines(unknown, hub)[-1]

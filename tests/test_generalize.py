@@ -364,15 +364,15 @@ def test_plan_counts_each_distinct_gain_once_and_the_head(
 ) -> None:
     stage = stages()[PHASE]
     plan = plan_phase(tiny.job_of(config, generalized[0]), stage)
-    assert (plan.n_passes, plan.n_windows) == (len(GAINS), len(GAINS) * N_EVAL)
+    assert (plan.cost.n_passes, plan.cost.n_windows) == (len(GAINS), len(GAINS) * N_EVAL)
     same_windows = plan_phase(tiny.job_of(config, generalized[0]), stages()["PHASE3_EXTRACT_RASTERS"])
-    assert plan.flops is not None and same_windows.flops is not None and plan.memory_gib is not None
+    assert plan.cost.flops is not None and same_windows.cost.flops is not None and plan.cost.memory_gib is not None
     head = 2 * 32 * tiny.VOCABULARY * tiny.SEQ_LEN  # FLOP a window: d_model times vocabulary, each token
-    without = same_windows.flops * plan.n_windows / same_windows.n_windows
-    assert plan.flops == pytest.approx(without + head * plan.n_windows)
-    assert plan.memory_gib > (same_windows.memory_gib or 0.0)
+    without = same_windows.cost.flops * plan.cost.n_windows / same_windows.cost.n_windows
+    assert plan.cost.flops == pytest.approx(without + head * plan.cost.n_windows)
+    assert plan.cost.memory_gib > (same_windows.cost.memory_gib or 0.0)
     unknown = plan_phase(tiny.job_of(config, tmp_path / "none"), stage)
-    assert (unknown.n_passes, unknown.n_windows) == (4, 4 * N_EVAL)  # as many as the grid has, until g* is chosen
+    assert (unknown.cost.n_passes, unknown.cost.n_windows) == (4, 4 * N_EVAL)  # as many as the grid has, until g* is chosen
 
 
 def test_generalize_needs_its_upstream_and_begins_nothing_without_it(

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 
+from avalanche_llm.errors import ConfigError, EnvironmentProblem
 from avalanche_llm.phases.job import Job
 from avalanche_llm.plan import Plan, plan_lines, plan_phase
 from avalanche_llm.stages import stages
@@ -30,23 +32,23 @@ def test_plan_phase_names_the_run_and_the_upstream_that_a_run_would_have(pipelin
 def test_plan_phase_counts_passes_and_creates_nothing(config: Path, tmp_path: Path) -> None:
     job = tiny.job_of(config, tmp_path / "runs")
     plans = {phase_id: plan_of(job, phase_id) for phase_id in stages()}
-    assert [(plans[name].n_passes, plans[name].n_windows) for name in COUNTED] == [(2, 32), (4, 64), (0, 0)]
+    assert [(plans[name].cost.n_passes, plans[name].cost.n_windows) for name in COUNTED] == [(2, 32), (4, 64), (0, 0)]
     assert {plan.state for plan in plans.values()} == {"new"}
     assert plans["PHASE2_GAIN_GRID"].upstream["PHASE1_CALIBRATE"].startswith("missing: no complete phase1_calibrate run")
-    assert plans["PHASE2_SELECT_GSTAR"].flops is None
+    assert plans["PHASE2_SELECT_GSTAR"].cost.flops is None
     assert not (tmp_path / "runs").exists()
 
 
 def test_plan_phase_estimates_grow_with_the_work(config: Path, model_folder: Path, tmp_path: Path) -> None:
     job = tiny.job_of(config, tmp_path)
     once, grid = plan_of(job, "PHASE1_CALIBRATE"), plan_of(job, "PHASE2_GAIN_GRID")
-    assert once.flops is not None and once.seconds is not None and grid.flops is not None
-    assert grid.flops == pytest.approx(2 * once.flops)  # four passes against two
+    assert once.cost.flops is not None and once.cost.seconds is not None and grid.cost.flops is not None
+    assert grid.cost.flops == pytest.approx(2 * once.cost.flops)  # four passes against two
     teraflops = job.settings.budgets.effective_tflops["cpu"]
-    assert once.seconds == pytest.approx(once.flops / (teraflops * 1e12))
+    assert once.cost.seconds == pytest.approx(once.cost.flops / (teraflops * 1e12))
     wider = tiny.job_of(tiny.write_config(tmp_path / "c.yaml", model_folder, pipeline__batch_windows=16), tmp_path)
-    memory = plan_of(wider, "PHASE1_CALIBRATE").memory_gib
-    assert memory is not None and once.memory_gib is not None and memory > once.memory_gib
+    memory = plan_of(wider, "PHASE1_CALIBRATE").cost.memory_gib
+    assert memory is not None and once.cost.memory_gib is not None and memory > once.cost.memory_gib
 
 
 def test_plan_phase_says_what_is_over_budget(model_folder: Path, tmp_path: Path) -> None:
@@ -57,6 +59,20 @@ def test_plan_phase_says_what_is_over_budget(model_folder: Path, tmp_path: Path)
     hours, memory = plan_of(tiny.job_of(config, tmp_path, device="cuda:0"), "PHASE1_CALIBRATE").over_budget
     assert hours.endswith("GPU hours, budgets.gpu_hours_max is 1e-12")
     assert memory.endswith("budgets.memory_gib_max.cuda is 1e-06")
+
+
+def test_a_phase_over_the_gpu_hours_of_the_config_is_refused_before_anything_is_created(
+    model_folder: Path, tmp_path: Path
+) -> None:
+    config = tiny.write_config(tmp_path / "c.yaml", model_folder, budgets__gpu_hours_max=1e-12)
+    job = tiny.job_of(config, tmp_path / "runs", device="cuda:0")
+    with pytest.raises(ConfigError, match=r"phase1_calibrate would take .* GPU hours, budgets\.gpu_hours_max is 1e-12; raise that"):
+        job.begin("PHASE1_CALIBRATE")
+    assert not (tmp_path / "runs").exists()
+    allowed = tiny.write_config(tmp_path / "d.yaml", model_folder, budgets__gpu_hours_max=1000.0)
+    if not torch.cuda.is_available():  # the next check is that of the device
+        with pytest.raises(EnvironmentProblem, match="needs a CUDA GPU"):
+            tiny.job_of(allowed, tmp_path / "runs", device="cuda:0").begin("PHASE1_CALIBRATE")
 
 
 def test_plan_lines_are_what_a_person_reads(pipeline: Path, config: Path, tmp_path: Path) -> None:

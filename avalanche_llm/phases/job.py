@@ -5,7 +5,10 @@ from pathlib import Path
 
 from avalanche_llm.canon import load_canon
 from avalanche_llm.config import Overrides, ResolvedConfig, merge, resolve_config
+from avalanche_llm.cost import require_within_budget
+from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.io.artifacts import Run
+from avalanche_llm.io.files import read_rows
 from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.release.chain import require_intact
 from avalanche_llm.run_id import RunIdMode
@@ -55,6 +58,14 @@ class Job:
         config = ResolvedConfig.of(merge(dict(self.config.values), {"run": {"model_role": role}}))
         return replace(self, config=config, settings=parse_settings(config.values))
 
+    def n_gstar(self) -> int | None:
+        """How many distinct g* there are beside the baseline gain; None while they are not chosen."""
+        try:
+            chosen = read_rows(self.upstream("PHASE2_SELECT_GSTAR").artifact("gstar"), "selections", "gstar")
+        except MissingArtifact:
+            return None
+        return len({row["gstar"] for row in chosen} - {self.settings.gains.baseline})
+
     def begin(self, phase_id: str) -> Run:
         """Begin (or resume) the run of a phase; what it rests on is found unchanged before anything is created."""
         stage = stages()[phase_id]
@@ -63,6 +74,7 @@ class Job:
         if stage.runs_model:
             from avalanche_llm.model.loader import check_device  # torch comes in only where a model will run
 
+            require_within_budget(self.settings, stage, self.n_gstar())
             check_device(self.settings.run.device)
         run = self.store.begin(stage, self.config, mode=self.run_id_mode, allow_resume=self.allow_resume)
         try:

@@ -1,0 +1,102 @@
+"""What a phase costs before it is run: forward passes, FLOPs, time and memory, and what of it is over budget (spec 11).
+
+FLOPs of a forward pass over T tokens: 2 (weights of the layers) a token for the matrix products and 4 L h w T a token for the
+attention scores and their mixture, h heads of width w (Kaplan et al. 2020, table 1); 2 V d T more where logits are computed.
+Time divides by budgets.effective_tflops.
+"""
+
+from dataclasses import dataclass
+
+from avalanche_llm.canon import load_canon
+from avalanche_llm.datasets import load_rows, local_path
+from avalanche_llm.errors import ConfigError
+from avalanche_llm.model.shape import ModelShape, UnknownShape, model_shape
+from avalanche_llm.settings import ArcData, Settings
+from avalanche_llm.stages import Stage
+
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+GIB = 2**30
+WITH_HEAD = frozenset({"PHASE6_GENERALIZE_B_METRICS"})
+"""Phases that compute logits of every position."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Passes are over single windows; a question is a window.
+
+    flops, seconds and memory_gib are None where nothing runs, or where the sizes of the model are unknown: `unknown` says why.
+    """
+
+    n_passes: int
+    n_windows: int
+    flops: float | None = None
+    seconds: float | None = None
+    memory_gib: float | None = None
+    unknown: str = ""
+
+
+def cost_of(settings: Settings, stage: Stage, n_gstar: int | None) -> Cost:
+    """The cost of one phase. n_gstar: distinct g* beside the baseline gain; None while they are not chosen."""
+    passes, windows = passes_and_windows(settings, stage, n_gstar)
+    shape = model_shape(settings.model) if windows else None
+    if not isinstance(shape, ModelShape):
+        return Cost(passes, windows, unknown=shape.reason if isinstance(shape, UnknownShape) else "")
+    seq_len, width = settings.pipeline.seq_len_tokens, BYTES[settings.run.dtype]
+    flops = shape.flops(windows * seq_len, seq_len)
+    batch = settings.pipeline.batch_windows * seq_len * (shape.d_ff * 6 + shape.d_model * 8) * width
+    if stage.phase_id in WITH_HEAD:
+        flops += shape.head_flops(windows * seq_len)
+        batch += seq_len * shape.vocab * (settings.pipeline.batch_windows * width + 2 * BYTES["fp32"])
+    seconds = flops / (settings.budgets.effective_tflops[_device(settings)] * 1e12)  # type: ignore[index]  # cpu or cuda
+    return Cost(passes, windows, flops, seconds, (shape.all_weights * width + batch) / GIB)
+
+
+def passes_and_windows(settings: Settings, stage: Stage, n_gstar: int | None) -> tuple[int, int]:
+    """Forward passes over a slice, and windows in all. Until the g* are chosen their number is bounded by that of the cells."""
+    data, gains, events = settings.datasets, settings.gains, settings.events
+    if n_gstar is None:
+        n_gstar = min(len(gains.grid) - 1, len(events.spike_defs) * len(events.target_rates))
+    passes, windows = {
+        "PHASE1_CALIBRATE": (2, data.A.n_windows_calibration),
+        "PHASE2_GAIN_GRID": (len(gains.grid), data.A.n_windows_calibration),
+        "PHASE3_EXTRACT_RASTERS": (n_gstar + 1, data.A.n_windows_rasters),
+        "PHASE4_RUN_NULLS": (n_gstar + 1, data.A.n_windows_rasters),
+        "PHASE5_ANALYZE_AND_EXPORT": (
+            n_gstar * (len(load_canon()["ENUM.INTERVENTION_ID"]) - 1),
+            data.A.n_windows_calibration,
+        ),
+        "PHASE6_GENERALIZE_B_METRICS": (n_gstar + 1, data.B.n_windows_eval),
+    }.get(stage.phase_id, (0, 0))
+    if stage.phase_id == "PHASE6_ARC_MCQ_EVAL":
+        passes, windows = n_gstar + 1, _n_questions(data.ARC_MCQ)
+    return passes, passes * windows
+
+
+def over_budget(settings: Settings, cost: Cost) -> tuple[str, ...]:
+    """What of a cost is over the config's budgets, in words."""
+    budgets, device = settings.budgets, _device(settings)
+    over = []
+    if cost.seconds is not None and device == "cuda" and cost.seconds / 3600 > budgets.gpu_hours_max:
+        over.append(f"{cost.seconds / 3600:.1f} GPU hours, budgets.gpu_hours_max is {budgets.gpu_hours_max:g}")
+    limit = budgets.memory_gib_max[device]  # type: ignore[index]  # cpu or cuda
+    if cost.memory_gib is not None and cost.memory_gib > limit:
+        over.append(f"{cost.memory_gib:.1f} GiB, budgets.memory_gib_max.{device} is {limit:g}")
+    return tuple(over)
+
+
+def require_within_budget(settings: Settings, stage: Stage, n_gstar: int | None) -> None:
+    """Raise ConfigError for a phase that would take more GPU hours than the config allows; memory is estimated too roughly."""
+    hours = [line for line in over_budget(settings, cost_of(settings, stage, n_gstar)) if "gpu_hours_max" in line]
+    if hours:
+        raise ConfigError(f"{stage.command} would take {hours[0]}; raise that, or use fewer windows or gains")
+
+
+def _n_questions(data: ArcData) -> int:
+    """How many questions there are; 0 where that takes a look at the hub."""
+    if data.n_questions is not None:
+        return data.n_questions
+    return sum(1 for _ in load_rows(data.hf_id, data.hf_config, data.split)) if local_path(data.hf_id).exists() else 0
+
+
+def _device(settings: Settings) -> str:
+    return settings.run.device.split(":")[0]
