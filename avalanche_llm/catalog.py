@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from avalanche_llm.errors import MissingArtifact, SchemaError
+from avalanche_llm.errors import SchemaError
 from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.io.store import RunStore
 from avalanche_llm.run_id import RUN_ID, check_run_id
@@ -61,10 +61,7 @@ def find(store: RunStore, run_id: str) -> Entry:
     """One run. MissingArtifact when there is none, with the nearest names there are."""
     folder = store.root / check_run_id(run_id)
     if not folder.is_dir():
-        import difflib
-
-        near = difflib.get_close_matches(run_id, [entry.run_id for entry in entries(store)], n=1)
-        raise MissingArtifact(f"no run {run_id} under {store.root}" + (f"; did you mean {near[0]}?" if near else ""))
+        raise store.absent(run_id)
     return _entry(folder)
 
 

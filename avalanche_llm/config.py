@@ -15,7 +15,8 @@ import yaml
 
 from avalanche_llm.canon import PREFIX, Canon, thaw
 from avalanche_llm.errors import ConfigError
-from avalanche_llm.resources import packaged
+from avalanche_llm.resources import local
+from avalanche_llm.suggest import nearest
 
 MAX_EXTENDS: Final = 8
 
@@ -140,7 +141,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         parsed = yaml.safe_load(path.read_bytes())
     except FileNotFoundError as error:
-        raise ConfigError(f"config file {path} does not exist: name one with --config") from error
+        near = nearest(path.name, [file.name for file in path.parent.glob("*.y*ml")])
+        raise ConfigError(f"config file {path} does not exist{near}: name one with --config") from error
     except OSError as error:
         raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -158,10 +160,16 @@ def load_merged(path: Path, depth: int = 0) -> dict[str, Any]:
     base, companions = own.pop("extends", None), own.pop("include", [])
     if not isinstance(base, str | None) or not isinstance(companions, list):
         raise ConfigError(f"{path}: `extends` must name one file and `include` a list of files")
-    merged: dict[str, Any] = {} if base is None else load_merged(path.parent / base, depth + 1)
+    merged: dict[str, Any] = {} if base is None else load_merged(_below(path, base), depth + 1)
     for name in companions:
         merged = merge(merged, load_merged(path.parent / str(name), depth + 1))
     return merge(merged, own)
+
+
+def _below(path: Path, base: str) -> Path:
+    """The file that `extends` names: beside the config, else the shipped one (`extends: configs/pipeline.yaml` in any folder)."""
+    beside, shipped = path.parent / base, local(base)
+    return shipped if shipped.exists() and not beside.exists() else beside
 
 
 def merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,10 +183,7 @@ def merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def resolve_config(path: Path | None, canon: Canon, overrides: Overrides | None = None) -> ResolvedConfig:
     """The resolved config of the file at `path` (None: the canonical one, here or as shipped) with `overrides` on top."""
-    if path is None:
-        default = str(canon["PATH.CONFIG_PIPELINE"])
-        path = Path(default) if Path(default).exists() else packaged(default)
-    values = resolve_references(load_merged(path), canon)
+    values = resolve_references(load_merged(local(path or str(canon["PATH.CONFIG_PIPELINE"]))), canon)
     overrides = overrides or Overrides()
     run = values.get("run")
     role = overrides.model_role or (run.get("model_role", "") if isinstance(run, dict) else "")

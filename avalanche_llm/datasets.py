@@ -17,6 +17,7 @@ from jaxtyping import Int64
 
 from avalanche_llm.errors import DataError, EnvironmentProblem
 from avalanche_llm.io.hashing import sha256_file, sha256_tree
+from avalanche_llm.resources import local
 from avalanche_llm.settings import TextData
 
 READERS: Final = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
@@ -42,7 +43,7 @@ class TokenSlice:
 
     def describe(self, data: TextData) -> dict[str, Any]:
         """The slice's entry in a run record."""
-        path = Path(data.hf_id)
+        path = local(data.hf_id)
         return {
             "role": self.role,
             "id": data.hf_id,
@@ -141,7 +142,7 @@ def load_rows(hf_id: str, hf_config: str | None, split: str) -> Iterator[dict[st
     import datasets
 
     datasets.disable_progress_bars()
-    path = Path(hf_id).expanduser()
+    path = local(hf_id)
     try:
         if path.exists():
             files = local_files(path)

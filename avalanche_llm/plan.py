@@ -7,13 +7,13 @@ Time divides by budgets.effective_tflops.
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from avalanche_llm.canon import load_canon
 from avalanche_llm.datasets import load_rows
 from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.model.shape import ModelShape, UnknownShape, model_shape
 from avalanche_llm.phases.job import Job
+from avalanche_llm.resources import local
 from avalanche_llm.run_id import content_run_id
 from avalanche_llm.settings import ArcData, Settings
 from avalanche_llm.stages import Stage, stages
@@ -71,7 +71,7 @@ def _n_questions(data: ArcData) -> int:
     """How many questions there are; 0 where that takes a look at the hub."""
     if data.n_questions is not None:
         return data.n_questions
-    return sum(1 for _ in load_rows(data.hf_id, data.hf_config, data.split)) if Path(data.hf_id).expanduser().exists() else 0
+    return sum(1 for _ in load_rows(data.hf_id, data.hf_config, data.split)) if local(data.hf_id).exists() else 0
 
 
 def _distinct_gstar(job: Job) -> int:

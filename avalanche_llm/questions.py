@@ -19,12 +19,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from avalanche_llm.datasets import load_rows, source_sha256
 from avalanche_llm.errors import DataError
+from avalanche_llm.resources import local
 from avalanche_llm.settings import ArcData
 
 ROLE: Final = "ARC_MCQ"
@@ -103,7 +103,7 @@ def questions_sha256(questions: Sequence[Question]) -> str:
 
 def describe_questions(data: ArcData, questions: Sequence[Question]) -> dict[str, Any]:
     """The data set's entry in a run record."""
-    path = Path(data.hf_id).expanduser()
+    path = local(data.hf_id)
     return {
         "role": ROLE,
         "id": data.hf_id,

@@ -16,6 +16,7 @@ from avalanche_llm.model.families import find_layers, find_modules, hook_names, 
 from avalanche_llm.model.hook_checks import check_every_token_once
 from avalanche_llm.settings import HookNames, ModelChoice
 
+FETCH: Final = "python -m avalanche_llm.demo_model models/SmolLM2-135M-Instruct"
 DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -54,7 +55,7 @@ def local_folder(hf_id: str) -> Path | None:
         return path
     meant_locally = path.is_absolute() or hf_id.startswith(".") or hf_id.count("/") > 1 or path.parts[0] in ("models", "~")
     if meant_locally or (len(path.parts) > 1 and Path(path.parts[0]).is_dir()):
-        raise EnvironmentProblem(f"model folder {hf_id} does not exist; `make model` fetches the demo's, or check models.*.hf_id")
+        raise EnvironmentProblem(f"model folder {hf_id} does not exist; check models.*.hf_id ({FETCH} makes the demo's)")
     return None
 
 

@@ -20,6 +20,7 @@ from avalanche_llm.io.store import library_versions, writable
 from avalanche_llm.model.hook_checks import GainEffect, gain_effect, hook_difference
 from avalanche_llm.model.loader import LoadedModel, check_device, load_model, local_folder
 from avalanche_llm.phases.job import Job
+from avalanche_llm.resources import local
 from avalanche_llm.settings import ModelChoice, Settings
 
 HUB_TIMEOUT_S = 5.0
@@ -94,7 +95,7 @@ def _model_problem(choice: ModelChoice) -> str:
 
 
 def _data_problem(hf_id: str, config: str | None, split: str) -> str:
-    if not Path(hf_id).exists() and not Path(hf_id).suffix:
+    if not local(hf_id).exists() and not Path(hf_id).suffix:
         return _hub_problem(hf_id, "dataset")
     try:
         next(iter(load_rows(hf_id, config, split)))
