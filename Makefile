@@ -7,7 +7,7 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: bench demo validate test test-platform screenshots test-fast lint model ui clean install
+.PHONY: bench demo validate test test-platform test-wheel screenshots schemas docs serve-docs test-fast lint model ui clean install
 
 demo: model ## measure the demo's model, phase by phase
 	$(BIN)/python -m avalanche_llm phase0_validate_env --config configs/demo.yaml
@@ -52,6 +52,23 @@ validate: install ## estimates against simulators of known truth; writes docs/va
 
 bench: model ## speed and memory on this machine, which should be idle; writes docs/performance.md
 	$(BIN)/python -m bench
+
+docs: $(VENV)-docs/.installed ## the documentation as a site, links checked; loads nothing from elsewhere
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
+
+serve-docs: $(VENV)-docs/.installed
+	$(VENV)-docs/bin/mkdocs serve --dev-addr 127.0.0.1:8000
+
+$(VENV)-docs/.installed: requirements-docs.lock
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-docs.lock
+	touch $@
+
+schemas: install ## docs/schemas.md from the code and a complete measurement (after make demo)
+	$(BIN)/python -m avalanche_llm.schema_page runs > docs/.schemas.md && mv docs/.schemas.md docs/schemas.md
+
+test-wheel: model ## the wheel in an environment and a folder of its own: the demo, from nothing else
+	PYTHON=$(PYTHON) bash tests/wheel.sh $(MODEL)
 
 clean: ## remove the environment (runs and models stay)
 	rm -rf $(VENV)
