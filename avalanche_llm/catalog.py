@@ -4,6 +4,7 @@ A run's key numbers come from its own small artifacts; their hashes are not chec
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,14 @@ def _entry(folder: Path) -> Entry:
     return Entry(folder, str(record["stage_status"]), record)
 
 
+def _calibration(entry: Entry) -> str:
+    found = json.loads(entry.path("rate_targets").read_bytes())
+    definitions = found["spike_defs"]
+    rates = [target["target_rate"] for target in definitions[0]["targets"]]
+    spans = f"{len(definitions)} definitions, {len(rates)} rates from {min(rates):g} to {max(rates):g}"
+    return f"{spans}; {found['silent_units']} silent units"
+
+
 def _grid(entry: Entry) -> str:
     b_tot = pd.read_parquet(entry.path("metrics"), columns=["b_tot"])["b_tot"]
     return f"b_tot {b_tot.min():.3f} to {b_tot.max():.3f} over {len(b_tot)} conditions"
@@ -117,8 +126,19 @@ def _questions(entry: Entry) -> str:
     return f"accuracy {of.min()['g1']:.3f} at g = 1, {of.min()['gstar']:.3f} to {of.max()['gstar']:.3f} at g*"
 
 
+def _claims(entry: Entry) -> str:
+    counts = Counter(claim["verdict"] for claim in json.loads(entry.path("claims").read_bytes())["claims"])
+    return "claims: " + ", ".join(f"{number} {verdict}" for verdict, number in counts.most_common())
+
+
+def _released(entry: Entry) -> str:
+    files = len(entry.path("manifest").read_bytes().splitlines())
+    return f"{files} files, {entry.path('release_zip').stat().st_size / 2**20:.1f} MiB"
+
+
 KEY_NUMBERS: Final[Mapping[str, Callable[[Entry], str]]] = MappingProxyType(
     {
+        "PHASE1_CALIBRATE": _calibration,
         "PHASE2_GAIN_GRID": _grid,
         "PHASE2_SELECT_GSTAR": _gstar,
         "PHASE3_EXTRACT_RASTERS": _held_out,
@@ -126,5 +146,7 @@ KEY_NUMBERS: Final[Mapping[str, Callable[[Entry], str]]] = MappingProxyType(
         "PHASE5_ANALYZE_AND_EXPORT": _analysis,
         "PHASE6_GENERALIZE_B_METRICS": _generalized,
         "PHASE6_ARC_MCQ_EVAL": _questions,
+        "PHASE7_PAPER_EXPORT": _claims,
+        "PHASE8_RELEASE": _released,
     }
 )

@@ -25,7 +25,8 @@ RUN_PAGES = ("README.md", "docs/quickstart.md", "docs/recipes.md", "docs/extendi
 LINKED = [*tiny.REPO.glob("*.md"), *DOCS.glob("*.md"), *(tiny.REPO / "spec").glob("*.md")]
 OURS = ("bash", "python", "yaml")
 BLOCK = re.compile(r"(?:<!-- (run|not run: [^\n]+?) -->\n)?^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"(?<!`)\[[^\]\n]*\]\(([^)\s]+)\)")
+LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
+CODE = re.compile(r"^```.*?^```|^    [^\n]*|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 ANY_RUN = re.compile(r"RUN_(S\w+?)_0123456789ab")
 
 
@@ -114,7 +115,7 @@ def anchors(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", LINKED, ids=lambda path: path.relative_to(tiny.REPO).as_posix())
 def test_links_lead_somewhere(path: Path) -> None:
     broken = []
-    for target in LINK.findall(path.read_text(encoding="utf-8")):
+    for target in LINK.findall(CODE.sub("", path.read_text(encoding="utf-8"))):
         if re.match(r"\w+:", target):
             continue
         place, _, anchor = target.partition("#")
