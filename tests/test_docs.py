@@ -52,7 +52,8 @@ def blocks(name: str) -> Iterator[Block]:
 def workspace(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose configs/demo.yaml is the tiny config, with every phase complete."""
     folder = tmp_path_factory.mktemp("docs")
-    tiny.write_config(folder / "configs" / "demo.yaml", model_folder)
+    smaller = {"gains__grid": [0.8, 1.0], "datasets__ARC_MCQ__n_questions": 6}
+    tiny.write_config(folder / "configs" / "demo.yaml", model_folder, **smaller)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["run_all", "--config", "configs/demo.yaml"]) == 0
