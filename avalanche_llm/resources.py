@@ -23,7 +23,7 @@ def local(name: str | Path) -> Path:
     So `configs/demo.yaml` and `data/jargon.txt` name the same files in every folder. A name that is neither comes back as it is.
     """
     here = Path(name).expanduser()
-    if here.is_absolute() or here.exists() or here.parts[:1] not in SHIPPED:
+    if here.is_absolute() or here.exists() or here.parts[:1] not in SHIPPED or ".." in here.parts:
         return here
     shipped = packaged(here.as_posix())
     return shipped if shipped.exists() else here

@@ -72,7 +72,7 @@ def test_a_file_here_comes_before_a_shipped_one(tmp_path: Path, monkeypatch: pyt
 
 def test_only_shipped_names_are_looked_for_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("README.md", "models/x", "data/absent.txt", "org/data", "../data/jargon.txt"):
+    for name in ("README.md", "models/x", "data/absent.txt", "org/data", "../data/jargon.txt", "data/../README.md"):
         assert local(name) == Path(name)
     assert {first for (first,) in resources.SHIPPED} <= {source.split("/")[0] for source in CARRIED}
 
