@@ -64,8 +64,8 @@ $(VENV)-docs/.installed: requirements-docs.lock
 	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-docs.lock
 	touch $@
 
-schemas: install ## docs/schemas.md from the code and a complete measurement (after make demo)
-	$(BIN)/python -m avalanche_llm.schema_page runs > docs/.schemas.md && mv docs/.schemas.md docs/schemas.md
+schemas: install ## docs/schemas.md from the code and a complete measurement of the tests' model
+	WRITE_SCHEMAS=1 $(BIN)/python -m pytest tests/test_docs.py -k schema_page_is
 
 test-wheel: model ## the wheel in an environment and a folder of its own: the demo, from nothing else
 	PYTHON=$(PYTHON) bash tests/wheel.sh $(MODEL)
