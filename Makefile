@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 PIP_AUDIT := 2.10.1
 
-.PHONY: bench demo validate fuzz audit test test-platform screenshots test-fast lint model ui clean install
+.PHONY: bench demo validate fuzz audit test test-platform screenshots test-fast lint model ui clean install test-wheel schemas docs serve-docs
 
 demo: model ## measure the demo's model, phase by phase
 	$(BIN)/python -m avalanche_llm phase0_validate_env --config configs/demo.yaml
@@ -72,6 +72,22 @@ audit: ## known vulnerabilities of what the lock pins (needs the vulnerability s
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==$(PIP_AUDIT)
 	$(VENV)-audit/bin/pip-audit --disable-pip --require-hashes --requirement requirements.lock
+docs: $(VENV)-docs/.installed ## the documentation as a site, links checked; loads nothing from elsewhere
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
+
+serve-docs: $(VENV)-docs/.installed
+	$(VENV)-docs/bin/mkdocs serve --dev-addr 127.0.0.1:8000
+
+$(VENV)-docs/.installed: requirements-docs.lock
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-docs.lock
+	touch $@
+
+schemas: install ## docs/schemas.md from the code and a complete measurement of the tests' model
+	WRITE_SCHEMAS=1 $(BIN)/python -m pytest tests/test_docs.py -k schema_page_is
+
+test-wheel: model ## the wheel in an environment and a folder of its own: the demo, from nothing else
+	PYTHON=$(PYTHON) bash tests/wheel.sh $(MODEL)
 
 clean: ## remove the environment (runs and models stay)
 	rm -rf $(VENV)

@@ -1,6 +1,5 @@
 """The CANON registry: every canonical name and value, read once from the yaml block of spec/00_CANONICAL.md."""
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import yaml
 
 from avalanche_llm.errors import ConfigError
 from avalanche_llm.resources import packaged
+from avalanche_llm.suggest import nearest
 
 PREFIX: Final = "CANON."
 _YAML_BLOCK: Final = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -32,8 +32,7 @@ class Canon:
         value: Any = self.entries
         for key in reference.removeprefix(PREFIX).split("."):
             if not isinstance(value, Mapping) or key not in value:
-                near = difflib.get_close_matches(reference.removeprefix(PREFIX), list(self.references()), n=1)
-                hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
+                hint = nearest(reference.removeprefix(PREFIX), self.references(), prefix=PREFIX)
                 raise ConfigError(f"unknown registry reference {PREFIX}{reference.removeprefix(PREFIX)}{hint}")
             value = value[key]
         return value

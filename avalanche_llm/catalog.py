@@ -3,6 +3,7 @@
 A run's key numbers come from its own small artifacts; their hashes are not checked here, `verify` does that.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 from avalanche_llm.errors import MissingArtifact, SchemaError
 from avalanche_llm.io.artifacts import read_record
-from avalanche_llm.io.files import read_frame, read_rows
+from avalanche_llm.io.files import read_frame, read_json, read_rows
 from avalanche_llm.io.store import RunStore
 from avalanche_llm.run_id import RUN_ID, check_run_id
 
@@ -59,10 +60,7 @@ def find(store: RunStore, run_id: str) -> Entry:
     """One run. MissingArtifact when there is none, with the nearest names there are."""
     folder = store.root / check_run_id(run_id)
     if not folder.is_dir():
-        import difflib
-
-        near = difflib.get_close_matches(run_id, [entry.run_id for entry in entries(store)], n=1)
-        raise MissingArtifact(f"no run {run_id} under {store.root}" + (f"; did you mean {near[0]}?" if near else ""))
+        raise store.absent(run_id)
     return _entry(folder)
 
 
@@ -77,6 +75,14 @@ def _entry(folder: Path) -> Entry:
     except SchemaError:
         return Entry(folder, "damaged", {})
     return Entry(folder, str(record["stage_status"]), record)
+
+
+def _calibration(entry: Entry) -> str:
+    found = read_json(entry.path("rate_targets"), "spike_defs", "silent_units")
+    definitions = found["spike_defs"]
+    rates = [target["target_rate"] for target in definitions[0]["targets"]]
+    spans = f"{len(definitions)} definitions, {len(rates)} rates from {min(rates):g} to {max(rates):g}"
+    return f"{spans}; {found['silent_units']} silent units"
 
 
 def _grid(entry: Entry) -> str:
@@ -119,8 +125,19 @@ def _questions(entry: Entry) -> str:
     return f"accuracy {of.min()['g1']:.3f} at g = 1, {of.min()['gstar']:.3f} to {of.max()['gstar']:.3f} at g*"
 
 
+def _claims(entry: Entry) -> str:
+    counts = Counter(claim["verdict"] for claim in read_rows(entry.path("claims"), "claims", "verdict"))
+    return "claims: " + ", ".join(f"{number} {verdict}" for verdict, number in counts.most_common())
+
+
+def _released(entry: Entry) -> str:
+    files = len(entry.path("manifest").read_bytes().splitlines())
+    return f"{files} files, {entry.path('release_zip').stat().st_size / 2**20:.1f} MiB"
+
+
 KEY_NUMBERS: Final[Mapping[str, Callable[[Entry], str]]] = MappingProxyType(
     {
+        "PHASE1_CALIBRATE": _calibration,
         "PHASE2_GAIN_GRID": _grid,
         "PHASE2_SELECT_GSTAR": _gstar,
         "PHASE3_EXTRACT_RASTERS": _held_out,
@@ -128,5 +145,7 @@ KEY_NUMBERS: Final[Mapping[str, Callable[[Entry], str]]] = MappingProxyType(
         "PHASE5_ANALYZE_AND_EXPORT": _analysis,
         "PHASE6_GENERALIZE_B_METRICS": _generalized,
         "PHASE6_ARC_MCQ_EVAL": _questions,
+        "PHASE7_PAPER_EXPORT": _claims,
+        "PHASE8_RELEASE": _released,
     }
 )

@@ -10,35 +10,43 @@ from avalanche_llm.catalog import Entry, downstream
 from avalanche_llm.cost import GIB
 from avalanche_llm.io.store import RunStore
 
+WIDE = 120
+"""Columns from which the whole name of a phase fits beside what its run found."""
+PIPED = 200
 COLOURS = {"complete": "green", "started": "yellow", "damaged": "red"}
 
 
 def print_list(found: Sequence[Entry], root: Path, console: Console | None = None) -> None:
-    """One row a run, oldest first."""
-    console = console or Console()
+    """One row a run, oldest first; in a file or a pipe one line a run."""
+    console = console or _console()
     if not found:
         console.print(f"no runs under {root}; python -m avalanche_llm run_all makes them")
         return
-    table = Table(box=None, pad_edge=False)
+    table, short = Table(box=None, pad_edge=False), console.width < WIDE
     for name in ("run", "phase", "role", "status"):
         table.add_column(name, no_wrap=True)
     table.add_column("found", overflow="fold")
     for entry in sorted(found, key=lambda entry: str(entry.record.get("created_utc", ""))):
         role = entry.record.get("model", {}).get("role", "")
         status = f"[{COLOURS[entry.status]}]{entry.status}[/]"
-        table.add_row(entry.run_id, _phase(entry).split("_")[0], role, status, entry.numbers())
+        table.add_row(entry.run_id, _phase(entry).split("_")[0] if short else _phase(entry), role, status, entry.numbers())
     console.print(table)
 
 
 def print_run(entry: Entry, store: RunStore, console: Console | None = None) -> None:
     """Everything that a reader asks of one run first: state, model, data, what it found, upstream, downstream, artifacts."""
-    console = console or Console()
+    console = console or _console()
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in _facts(entry, store):
         table.add_row(name, value)
     console.print(table, highlight=False)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPED)
 
 
 def _facts(entry: Entry, store: RunStore) -> list[tuple[str, str]]:

@@ -130,5 +130,3 @@ def _print_plan(job: "Job", command: str) -> None:
         job.upstream(phase_id)
     if plan.state == "complete" or (plan.state != "new" and not job.allow_resume):
         raise RunExists(f"{job.store.root / plan.run_id} is {plan.state}; the phase would not start")
-
-

@@ -17,7 +17,7 @@ import yaml
 from avalanche_llm.canon import PREFIX, Canon, thaw
 from avalanche_llm.errors import ConfigError
 from avalanche_llm.plain_yaml import check_scalar, read_yaml
-from avalanche_llm.resources import packaged
+from avalanche_llm.resources import local
 
 MAX_EXTENDS: Final = 8
 MAX_FILES: Final = 64
@@ -155,10 +155,16 @@ def _load_merged(path: Path, depth: int, files: Iterator[int]) -> dict[str, Any]
         raise ConfigError(f"{path}: `extends` must name one file and `include` a list of files")
     for name in companions if base is None else (base, *companions):
         check_scalar(name, str(path))
-    merged: dict[str, Any] = {} if base is None else _load_merged(path.parent / base, depth + 1, files)
+    merged: dict[str, Any] = {} if base is None else _load_merged(_below(path, base), depth + 1, files)
     for name in companions:
         merged = merge(merged, _load_merged(path.parent / name, depth + 1, files))
     return merge(merged, own)
+
+
+def _below(path: Path, base: str) -> Path:
+    """The file that `extends` names: beside the config, else the shipped one (`extends: configs/pipeline.yaml` in any folder)."""
+    beside, shipped = path.parent / base, local(base)
+    return shipped if shipped.exists() and not beside.exists() else beside
 
 
 def merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,10 +178,7 @@ def merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def resolve_config(path: Path | None, canon: Canon, overrides: Overrides | None = None) -> ResolvedConfig:
     """The resolved config of the file at `path` (None: the canonical one, here or as shipped) with `overrides` on top."""
-    if path is None:
-        default = str(canon["PATH.CONFIG_PIPELINE"])
-        path = Path(default) if Path(default).exists() else packaged(default)
-    values = resolve_references(load_merged(path), canon)
+    values = resolve_references(load_merged(local(path or str(canon["PATH.CONFIG_PIPELINE"]))), canon)
     overrides = overrides or Overrides()
     run = values.get("run")
     role = overrides.model_role or (run.get("model_role", "") if isinstance(run, dict) else "")

@@ -8,9 +8,10 @@ Time divides by budgets.effective_tflops.
 from dataclasses import dataclass
 
 from avalanche_llm.canon import load_canon
-from avalanche_llm.datasets import load_rows, local_path
+from avalanche_llm.datasets import load_rows
 from avalanche_llm.errors import ConfigError
 from avalanche_llm.model.shape import ModelShape, UnknownShape, model_shape
+from avalanche_llm.resources import local
 from avalanche_llm.settings import ArcData, Settings
 from avalanche_llm.stages import Stage
 
@@ -95,7 +96,7 @@ def _n_questions(data: ArcData) -> int:
     """How many questions there are; 0 where that takes a look at the hub."""
     if data.n_questions is not None:
         return data.n_questions
-    return sum(1 for _ in load_rows(data.hf_id, data.hf_config, data.split)) if local_path(data.hf_id).exists() else 0
+    return sum(1 for _ in load_rows(data.hf_id, data.hf_config, data.split)) if local(data.hf_id).exists() else 0
 
 
 def _device(settings: Settings) -> str:

@@ -17,6 +17,7 @@ from jaxtyping import Int64
 
 from avalanche_llm.errors import AvalancheError, DataError, EnvironmentProblem, reason
 from avalanche_llm.io.hashing import sha256_file, sha256_tree
+from avalanche_llm.resources import local
 from avalanche_llm.settings import TextData
 
 READERS: Final = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
@@ -45,7 +46,7 @@ class TokenSlice:
 
     def describe(self, data: TextData) -> dict[str, Any]:
         """The slice's entry in a run record."""
-        path = local_path(data.hf_id)
+        path = local(data.hf_id)
         return {
             "role": self.role,
             "id": data.hf_id,
@@ -183,7 +184,7 @@ def load_rows(hf_id: str, hf_config: str | None, split: str) -> Iterator[dict[st
     import datasets
 
     datasets.disable_progress_bars()
-    path = local_path(hf_id)
+    path = local(hf_id)
     try:
         if path.exists():
             files = local_files(path)
@@ -200,16 +201,6 @@ def load_rows(hf_id: str, hf_config: str | None, split: str) -> Iterator[dict[st
         raise
     except Exception as error:  # foreign files: the library raises whatever its code met in them
         raise EnvironmentProblem(f"data set {hf_id!r} cannot be read: {reason(error)}") from error
-
-
-def local_path(text: str) -> Path:
-    """`text` as a path of this machine, `~` written out. Raises EnvironmentProblem where it cannot name one."""
-    try:
-        path = Path(text).expanduser()
-        path.exists()
-    except (OSError, RuntimeError) as error:  # a name too long, the home of nobody
-        raise EnvironmentProblem(f"{text!r} cannot be a path here: {reason(error)}; check it") from error
-    return path
 
 
 def local_files(path: Path) -> list[Path]:

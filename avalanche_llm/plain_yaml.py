@@ -10,6 +10,7 @@ from typing import Any, Final
 import yaml
 
 from avalanche_llm.errors import ConfigError
+from avalanche_llm.suggest import nearest
 
 MAX_BYTES: Final = 2**18
 MAX_VALUES: Final = 20_000
@@ -28,7 +29,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raise ConfigError(f"config file {path} is larger than {MAX_BYTES} bytes; it is not a config")
         parsed = parse_yaml(data)
     except FileNotFoundError as error:
-        raise ConfigError(f"config file {path} does not exist: name one with --config") from error
+        near = nearest(path.name, [file.name for file in path.parent.glob("*.y*ml")])
+        raise ConfigError(f"config file {path} does not exist{near}: name one with --config") from error
     except OSError as error:
         raise ConfigError(f"config file {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no text, a date or number that cannot be

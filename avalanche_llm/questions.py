@@ -22,8 +22,9 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any, Final
 
-from avalanche_llm.datasets import load_rows, local_path, source_sha256
+from avalanche_llm.datasets import load_rows, source_sha256
 from avalanche_llm.errors import DataError
+from avalanche_llm.resources import local
 from avalanche_llm.settings import ArcData
 
 ROLE: Final = "ARC_MCQ"
@@ -102,7 +103,7 @@ def questions_sha256(questions: Sequence[Question]) -> str:
 
 def describe_questions(data: ArcData, questions: Sequence[Question]) -> dict[str, Any]:
     """The data set's entry in a run record."""
-    path = local_path(data.hf_id)
+    path = local(data.hf_id)
     return {
         "role": ROLE,
         "id": data.hf_id,

@@ -1,12 +1,13 @@
 """The resolved config as frozen, validated values. A key that is not here is an error, so a typing mistake cannot pass."""
 
-import difflib
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from avalanche_llm.errors import ConfigError
+from avalanche_llm.suggest import nearest
 
 ModelRole = Literal["BASE", "INSTRUCT"]
 GstarMethod = Literal["btot_near_one", "excess_peak", "mr_near_one"]
@@ -260,10 +261,11 @@ def _complaints(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
         place = ".".join(str(part) for part in problem["loc"])
         text = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(), n=1)
-            text = "unknown key" + (f", did you mean {near[0]}?" if near else "")
+            text = "unknown key" + nearest(str(problem["loc"][-1]), _known_keys())
         elif problem["type"] != "missing":
             text += f", found {problem['input']!r}"
+        if problem["type"] == "literal_error":
+            text += nearest(str(problem["input"]), re.findall(r"'(\w+)'", problem["ctx"]["expected"]))
         lines.append(f"{place}: {text}")
     return lines
 

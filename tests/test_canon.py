@@ -28,7 +28,7 @@ def test_canon_every_reference_it_lists_leads_somewhere() -> None:
 
 
 def test_canon_unknown_reference_names_the_nearest_known_one() -> None:
-    with pytest.raises(ConfigError, match=r"unknown registry reference CANON\.CONST\.EPSS; did you mean CANON\.CONST\.EPS\?"):
+    with pytest.raises(ConfigError, match=r"unknown registry reference CANON\.CONST\.EPSS, did you mean CANON\.CONST\.EPS\?"):
         load_canon()["CANON.CONST.EPSS"]
     with pytest.raises(ConfigError, match=r"CANON\.CONST\.EPS\.DEEPER"):
         load_canon()["CONST.EPS.DEEPER"]

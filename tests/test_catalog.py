@@ -43,9 +43,23 @@ def test_numbers_are_those_of_the_artifacts(store: RunStore) -> None:
     b_tot = pd.read_parquet(grid.path("metrics"))["b_tot"]
     assert grid.numbers() == f"b_tot {b_tot.min():.3f} to {b_tot.max():.3f} over {len(b_tot)} conditions"
     assert find(store, tiny.run_of(store.root, "S02B").name).numbers().startswith("g* ")
+    calibrated = find(store, tiny.run_of(store.root, "S01").name).numbers()
+    assert calibrated == f"2 definitions, 2 rates from {min(tiny.RATES):g} to {max(tiny.RATES):g}; 0 silent units"
     grid.path("metrics").chmod(0o644)
     grid.path("metrics").write_bytes(b"no parquet")
     assert grid.numbers().startswith("unreadable: ")
+
+
+def test_a_pipe_gets_one_line_a_run_and_a_narrow_terminal_short_names(
+    store: RunStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_list(list(entries(store)), store.root)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(list(entries(store)))
+    assert "phase2_gain_grid" in lines[2]
+    narrow = io.StringIO()
+    print_list(list(entries(store)), store.root, Console(file=narrow, width=80))
+    assert "phase2_gain_grid" not in narrow.getvalue()
 
 
 def test_downstream_is_the_inverse_of_upstream(store: RunStore) -> None:
@@ -65,7 +79,12 @@ def test_find_names_the_nearest_run(store: RunStore) -> None:
 
 def test_print_run_shows_what_it_reads_and_what_rests_on_it(store: RunStore) -> None:
     shown = printed(print_run, find(store, tiny.run_of(store.root, "S02").name), store)
-    for word in ("phase2_gain_grid", "results/metrics.parquet", tiny.run_of(store.root, "S01").name, tiny.run_of(store.root, "S02B").name):
+    for word in (
+        "phase2_gain_grid",
+        "results/metrics.parquet",
+        tiny.run_of(store.root, "S01").name,
+        tiny.run_of(store.root, "S02B").name,
+    ):
         assert word in shown
 
 

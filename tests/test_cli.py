@@ -108,6 +108,7 @@ def test_help_lists_every_command_of_the_registry(capsys: pytest.CaptureFixture[
     for command in load_canon()["CLI.CMD"].values():
         assert command.split()[3] in shown
     assert {command.split()[3] for command in load_canon()["CLI.CMD"].values()} == set(HELP)
+    assert "completion" in shown
 
 
 @pytest.mark.parametrize("command", sorted(HELP))
@@ -176,7 +177,8 @@ def imported_by(*arguments: object) -> str:
 
 
 def test_help_and_version_import_nothing_heavy() -> None:
-    assert imported_by("--help") == imported_by("--version") == imported_by("phase1_calibrate", "--help") == "0 []"
+    for arguments in (["--help"], ["--version"], ["phase1_calibrate", "--help"], ["completion", "bash"]):
+        assert imported_by(*arguments) == "0 []"
 
 
 def test_dry_run_and_config_errors_import_neither_torch_nor_dagster(config: Path, runs: Path) -> None:

@@ -17,10 +17,11 @@ import torch
 
 from avalanche_llm import datasets
 from avalanche_llm.cli import main
-from avalanche_llm.datasets import local_path, token_windows
+from avalanche_llm.datasets import token_windows
 from avalanche_llm.errors import AvalancheError, ConfigError, DataError, DeterminismError, EnvironmentProblem, UnsupportedModel
 from avalanche_llm.model.families import GATED
 from avalanche_llm.model.loader import load_model
+from avalanche_llm.resources import local
 from avalanche_llm.settings import HookNames, ModelChoice, TextData
 
 LINE = "some plain words of a text, enough of them to fill a window or two of tokens\n"
@@ -165,7 +166,7 @@ def test_hook_names_are_module_names_and_mlp_is_not_attn(change: dict[str, str])
 @pytest.mark.parametrize("hf_id", ["~nobody_of_that_name/x", "a" * 300])
 def test_an_id_that_cannot_be_a_path_is_an_environment_problem(hf_id: str) -> None:
     with pytest.raises(EnvironmentProblem, match="cannot be a path here"):
-        local_path(hf_id)
+        local(hf_id)
 
 
 # --- data

@@ -17,8 +17,11 @@ from avalanche_llm.io.jsonl import utc_now
 from avalanche_llm.io.schema_validate import validate_run_record
 from avalanche_llm.run_id import RUN_ID, RunIdMode, candidate_run_ids, check_run_id
 from avalanche_llm.stages import Stage, stages
+from avalanche_llm.suggest import nearest
 
 STAGING_PREFIX: Final = ".new-"
+SAME_BUT_A_SLIP: Final = 0.8
+"""How like a run id must be to one that is here to be named in its place; two ids by chance are less so."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class RunStore:
         """A complete run by its id. Raises MissingArtifact if it is not there, not complete, or no honest record."""
         folder = self.root / check_run_id(run_id)
         if folder.is_symlink() or not folder.is_dir():
-            raise MissingArtifact(f"no run {run_id} under {self.root}")
+            raise self.absent(run_id)
         try:
             record = read_record(folder)
         except SchemaError as error:
@@ -150,6 +153,11 @@ class RunStore:
         if not config.is_file() or sha256_file(config) != record["hashes"]["config_sha256"]:
             raise MissingArtifact(f"{config} is missing or is not the config on record; rebuild {run_id}")
         return Upstream(folder, record)
+
+    def absent(self, run_id: str) -> MissingArtifact:
+        """The error for a run that is not here, with the run whose id is nearest."""
+        here = [folder.name for folder in self.root.glob("RUN_*")]
+        return MissingArtifact(f"no run {run_id} under {self.root}{nearest(run_id, here, cutoff=SAME_BUT_A_SLIP)}")
 
     def complete_runs(self, tag: str) -> list[Upstream]:
         """Every complete run of a stage tag, by name; a directory that is no honest run is passed over."""

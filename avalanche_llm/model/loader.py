@@ -10,14 +10,15 @@ import torch
 import transformers
 from torch import nn
 
-from avalanche_llm.datasets import local_path
 from avalanche_llm.errors import AvalancheError, DeterminismError, EnvironmentProblem, UnsupportedModel, reason
 from avalanche_llm.io.hashing import CHECKPOINT_SUFFIXES, sha256_tree
 from avalanche_llm.model.checkpoint import check_declared, refuse_foreign_kernels
 from avalanche_llm.model.families import find_layers, find_modules, hook_names, input_width, refuse_experts
 from avalanche_llm.model.hook_checks import check_every_token_once
+from avalanche_llm.resources import local
 from avalanche_llm.settings import HookNames, ModelChoice
 
+FETCH: Final = "python -m avalanche_llm.demo_model models/SmolLM2-135M-Instruct"
 DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -51,12 +52,12 @@ def local_folder(hf_id: str) -> Path | None:
 
     An id that looks like a path, or whose first part is a folder here, is meant locally and must exist.
     """
-    path = local_path(hf_id)
+    path = local(hf_id)
     if path.is_dir():
         return path
     meant_locally = path.is_absolute() or hf_id.startswith(".") or hf_id.count("/") > 1 or path.parts[0] in ("models", "~")
     if meant_locally or (len(path.parts) > 1 and Path(path.parts[0]).is_dir()):
-        raise EnvironmentProblem(f"model folder {hf_id} does not exist; `make model` fetches the demo's, or check models.*.hf_id")
+        raise EnvironmentProblem(f"model folder {hf_id} does not exist; check models.*.hf_id ({FETCH} makes the demo's)")
     return None
 
 

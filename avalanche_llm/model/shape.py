@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from avalanche_llm.datasets import local_path
 from avalanche_llm.io.strict_json import parse_json
+from avalanche_llm.resources import local
 from avalanche_llm.settings import ModelChoice
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -91,7 +91,7 @@ def model_shape(choice: ModelChoice) -> ModelShape | UnknownShape:
 
 
 def _config_json(choice: ModelChoice) -> Path | None:
-    path = local_path(choice.hf_id) / "config.json"
+    path = local(choice.hf_id) / "config.json"
     if path.is_file():
         return path
     from huggingface_hub import try_to_load_from_cache

@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 
 from avalanche_llm.canon import load_canon
-from avalanche_llm.datasets import load_rows, local_path, token_windows
+from avalanche_llm.datasets import load_rows, token_windows
 from avalanche_llm.determinism import deterministic
 from avalanche_llm.errors import AvalancheError, DeterminismError, EnvironmentProblem
 from avalanche_llm.io.store import library_versions, writable
 from avalanche_llm.model.hook_checks import GainEffect, gain_effect, hook_difference
 from avalanche_llm.model.loader import LoadedModel, check_device, load_model, local_folder
 from avalanche_llm.phases.job import Job
+from avalanche_llm.resources import local
 from avalanche_llm.settings import ModelChoice, Settings
 
 HUB_TIMEOUT_S = 5.0
@@ -95,7 +96,7 @@ def _model_problem(choice: ModelChoice) -> str:
 
 def _data_problem(hf_id: str, config: str | None, split: str) -> str:
     try:
-        if not local_path(hf_id).exists() and not Path(hf_id).suffix:
+        if not local(hf_id).exists() and not Path(hf_id).suffix:
             return _hub_problem(hf_id, "dataset")
         next(iter(load_rows(hf_id, config, split)))
     except AvalancheError as error:

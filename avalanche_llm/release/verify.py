@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from avalanche_llm.datasets import local_path
 from avalanche_llm.errors import MissingArtifact, SchemaError, UsageError
 from avalanche_llm.io.artifacts import RECORD_NAME
 from avalanche_llm.io.hashing import sha256_file
@@ -13,6 +12,7 @@ from avalanche_llm.release.archive import unpacked
 from avalanche_llm.release.chain import Finding, Verdict, chain_of, verdicts
 from avalanche_llm.release.manifest import MANIFEST, RUNS, read_manifest
 from avalanche_llm.release.remake import remade_tables
+from avalanche_llm.resources import local
 from avalanche_llm.run_id import RUN_ID
 
 
@@ -49,7 +49,7 @@ def is_release(target: str) -> bool:
     """Whether a word of the command line names an archive or a folder, not a run id. MissingArtifact if it is not there."""
     if RUN_ID.fullmatch(target):
         return False
-    path = local_path(target)
+    path = local(target)
     if (path / RECORD_NAME).is_file():
         raise UsageError(f"{target} is one run; expected {path.name} --runs_dir {path.parent}")
     if not path.exists() and len(path.parts) + len(path.suffixes) > 1:

@@ -221,8 +221,8 @@
       x: focus.laws[law][0], y: focus.laws[law][1], name: law, mode: "lines", line: { color: colour(hex), dash, width: 2.2 }, hovertemplate: `${law}: %{y:.3g}<extra></extra>`,
     }));
     const log = { type: "log", exponentformat: "power", dtick: 1 };
-    const missing = focus.reason ? [{ text: plain(`No fit: ${focus.reason}`), x: 0.02, y: 0.02, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom", showarrow: false }] : [];
-    const axes = { xaxis: axis("size (events)", log), yaxis: axis("share at least as large", log), hovermode: "closest", annotations: missing };
+    at("sizes-said").textContent = focus.reason ? `No law was fitted: ${focus.reason}.` : "";
+    const axes = { xaxis: axis("size (events)", log), yaxis: axis("share at least as large", log), hovermode: "closest" };
     at("chart-sizes").setAttribute("aria-label", `Share of components at least as large, ${curves.length} gains on logarithmic axes; at g = ${focus.g} ${focus.n} components, the largest of ${focus.size.at(-1) ?? 0} events.`);
     Plotly.react("chart-sizes", [...others, ...laws, observed], layout(axes), config);
   };

@@ -226,3 +226,20 @@ def test_without_scripts_the_numbers_are_still_there(browser: Any, address: str)
     assert not page.locator("#charts").is_visible()
     assert page.locator(".gallery img").count() == 11
     page.context.close()
+
+
+def test_a_missing_fit_is_said_beside_the_chart(browser: Any, address: str) -> None:
+    page, _ = opened(browser, address, viewport=PHONE)
+    reason = """() => {
+      const [model] = JSON.parse(document.getElementById("chart-data").textContent).models;
+      const definition = document.querySelector("#pick-definition input:checked").value;
+      const cell = model.cells[`${definition}|${document.getElementById("pick-rate").value}`];
+      return cell.sizes[document.getElementById("pick-gain").value].reason;
+    }"""
+    for gain in range(page.locator("#pick-gain option").count()):
+        page.select_option("#pick-gain", index=gain)
+        expected = page.evaluate(reason)
+        assert page.text_content("#sizes-said") == (f"No law was fitted: {expected}." if expected else "")
+        laws = page.evaluate("document.getElementById('chart-sizes').data.filter(({ name }) => name === 'power law').length")
+        assert laws == (0 if expected else 1)
+    page.context.close()
