@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it, so that --help answers at o
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Final, NoReturn
 
 from avalanche_llm import __version__, commands
 from avalanche_llm.errors import AvalancheError, UsageError
+from avalanche_llm.interrupts import SHELL_OFFSET, stoppable
 from avalanche_llm.release.command import verify
 
 VALIDATE: Final = "phase0_validate_env"
@@ -113,13 +115,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, and turn an error of ours into one line and its exit code. Other exceptions keep their traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("avalanche_llm").setLevel(logging.INFO)
-    try:
-        parsed = build_parser().parse_args(arguments)
-        OWN.get(parsed.command, commands.run_phase)(parsed)
-    except AvalancheError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; nothing complete was touched. Continue with --allow_resume", file=sys.stderr)
-        return 130
+    with stoppable() as heard:
+        try:
+            parsed = build_parser().parse_args(arguments)
+            OWN.get(parsed.command, commands.run_phase)(parsed)
+        except AvalancheError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            print("interrupted; nothing complete was touched. Continue with --allow_resume", file=sys.stderr)
+            return heard.exit_code() or SHELL_OFFSET + signal.SIGINT
     return 0

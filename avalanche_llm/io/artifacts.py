@@ -124,6 +124,7 @@ class Run:
             os.close(descriptor)
             raise RunExists(f"{self.run_id} is being written by another process; wait for it to end") from error
         HELD_LOCKS[self.folder.resolve()] = descriptor
+        self._log.mend()
 
     def release(self) -> None:
         """Give the lock back, whether the run completed or not."""
@@ -186,6 +187,8 @@ class Run:
             missing = [name for name in self.stage.artifacts if name not in self.stage.optional and not self.holds(name)]
             if missing:
                 raise SchemaError(f"{self.run_id} cannot be completed: {', '.join(missing)} not written")
+            for leftover in self.folder.rglob(f"{TEMPORARY_PREFIX}*"):  # before the record vouches for the whole folder
+                leftover.unlink()
             self.log("stage_complete", artifacts=sorted(self.record["artifacts"]))
             self.log("end", status="complete")
             self.record |= {"stage_status": "complete", "completed_utc": utc_now()}
@@ -195,8 +198,6 @@ class Run:
             raise
         self.release()
         shutil.rmtree(self.cache, ignore_errors=True)
-        for leftover in self.folder.rglob(f"{TEMPORARY_PREFIX}*"):
-            leftover.unlink()
         make_read_only(self.folder)
 
     def interrupted(self, error: BaseException) -> None:

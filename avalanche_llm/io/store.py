@@ -11,7 +11,7 @@ from typing import Any, Final
 from avalanche_llm.config import ResolvedConfig
 from avalanche_llm.errors import DeterminismError, EnvironmentProblem, MissingArtifact, RunExists, SchemaError
 from avalanche_llm.io.artifacts import CONFIG_NAME, RECORD_NAME, SUBFOLDERS, Run, read_record, verified_artifact
-from avalanche_llm.io.files import json_bytes
+from avalanche_llm.io.files import json_bytes, raw, sync_folder, write_atomically
 from avalanche_llm.io.hashing import code_version, sha256_file
 from avalanche_llm.io.jsonl import utc_now
 from avalanche_llm.io.schema_validate import validate_run_record
@@ -92,16 +92,17 @@ class RunStore:
             staging.chmod(0o755)
             for name in SUBFOLDERS:
                 (staging / name).mkdir()
-            (staging / CONFIG_NAME).write_bytes(config.canonical)
             record = new_record(folder.name, stage, config)
             validate_run_record(record)
-            (staging / RECORD_NAME).write_bytes(json_bytes(record))
+            write_atomically(staging / CONFIG_NAME, raw(config.canonical))
+            write_atomically(staging / RECORD_NAME, raw(json_bytes(record)))
             try:
                 staging.rename(folder)
             except OSError:
                 if folder.exists():
                     return False
                 raise
+            sync_folder(self.root)  # after a power cut too the folder is there with its record, or not at all
             return True
         finally:
             shutil.rmtree(staging, ignore_errors=True)
