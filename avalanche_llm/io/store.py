@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -108,6 +108,8 @@ class RunStore:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _resumable(self, folder: Path, stage: Stage, allow_resume: bool) -> Run:
+        if folder.is_symlink():
+            raise RunExists(f"{folder} is a link, and no run is written through one; remove it, or put the folder there")
         record = read_record(folder)
         if record["stage_status"] == "complete":
             raise RunExists(f"{folder} is complete and stays as it is; change the config or use --run_id_mode timestamp_counter")
@@ -139,7 +141,9 @@ class RunStore:
     def get(self, run_id: str) -> Upstream:
         """A complete run by its id. Raises MissingArtifact if it is not there, not complete, or no honest record."""
         folder = self.root / check_run_id(run_id)
-        if folder.is_symlink() or not folder.is_dir():
+        if folder.is_symlink():
+            raise MissingArtifact(f"{folder} is a link; a run is a folder of its own: put it there, or name its runs folder")
+        if not folder.is_dir():
             raise MissingArtifact(f"no run {run_id} under {self.root}")
         try:
             record = read_record(folder)
@@ -154,15 +158,16 @@ class RunStore:
 
     def complete_runs(self, tag: str) -> list[Upstream]:
         """Every complete run of a stage tag, by name; a directory that is no honest run is passed over."""
-        found = []
+        return [run for run in self._each(tag) if isinstance(run, Upstream)]
+
+    def _each(self, tag: str) -> Iterator[Upstream | MissingArtifact]:
+        """Every run directory of a stage tag, by name: the run, or why it is none."""
         for folder in sorted(self.root.glob(f"RUN_{tag}_*")):
-            if not RUN_ID.fullmatch(folder.name):
-                continue
-            try:
-                found.append(self.get(folder.name))
-            except MissingArtifact:
-                continue
-        return found
+            if RUN_ID.fullmatch(folder.name):
+                try:
+                    yield self.get(folder.name)
+                except MissingArtifact as error:
+                    yield error
 
     def find(self, stage: Stage, config: ResolvedConfig, *, pinned: Iterable[str] = ()) -> Upstream:
         """The complete run of `stage` for this config: a pinned one, else by whole config, else by the stage's scope.
@@ -186,7 +191,12 @@ class RunStore:
         if not fitting and misfit:  # a run of the other role may be named beside this role's, but not in its place
             raise misfit
         if not fitting:
-            raise MissingArtifact(f"no complete {stage.command} run for this config under {self.root}; run {stage.command} first")
+            passed_over = [str(run) for run in self._each(stage.tag) if isinstance(run, MissingArtifact)]
+            raise MissingArtifact(
+                f"no complete {stage.command} run for this config under {self.root}; run {stage.command} first"
+                + (f" (passed over: {passed_over[0]})" if passed_over else "")
+                + (f" (and {len(passed_over) - 1} more)" if len(passed_over) > 1 else "")
+            )
         if len(fitting) > 1:
             names = " and ".join(run.run_id for run in fitting)
             raise MissingArtifact(f"{names} all fit as upstream {stage.command}; choose one with --dep RUN_ID")

@@ -21,14 +21,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faults.children import Completed, Renamed, Stop, forked
-from faults.laboratory import Laboratory, recorded_files, tree
-
 from avalanche_llm.errors import AvalancheError
 from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.io.store import RunStore
 from avalanche_llm.release.chain import require_intact
 from avalanche_llm.stages import Stage, stages
+from faults.children import Completed, Renamed, Stop, forked
+from faults.laboratory import Laboratory, recorded_files, tree
 
 MESSAGE = "interrupted; nothing complete was touched. Continue with --allow_resume"
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -56,23 +55,21 @@ class Campaign:
         self.laboratory, self.trials, self._keep = laboratory, list[Trial](), keep
         self._log = laboratory.base / "child.log"
 
-    def random_kills(self, count: int, draw: random.Random) -> Iterator[Trial]:
+    def random_kills(self, count: int, wanted: Sequence[Stage], draw: random.Random) -> Iterator[Trial]:
         """SIGKILL at a random operation or after a random time, phases in turn; of each third trial the resume is killed too."""
         for number in range(count):
-            stage = list(stages().values())[number % len(stages())]
-            runs = self.laboratory.before(stage, f"kill-{number}")
-            yield self._disturbed(
-                stage, runs, signal.SIGKILL, draw, timed=number // len(stages()) % 2 == 1, again=number % 3 == 0
-            )
+            turn, place = divmod(number, len(wanted))
+            runs = self.laboratory.before(wanted[place], f"kill-{number}")
+            yield self._disturbed(wanted[place], runs, signal.SIGKILL, draw, timed=turn % 2 == 1, again=number % 3 == 0)
             self._gone(runs)
 
-    def signals(self, count: int, draw: random.Random) -> Iterator[Trial]:
+    def signals(self, count: int, wanted: Sequence[Stage], draw: random.Random) -> Iterator[Trial]:
         """SIGINT and SIGTERM in turn, to the command line, which runs the phase through Dagster."""
         for number in range(count):
-            stage = list(stages().values())[number % len(stages())]
-            runs = self.laboratory.before(stage, f"signal-{number}")
-            sent = (signal.SIGINT, signal.SIGTERM)[number // len(stages()) % 2]
-            yield self._disturbed(stage, runs, sent, draw, timed=bool(draw.getrandbits(1)))
+            turn, place = divmod(number, len(wanted))
+            runs = self.laboratory.before(wanted[place], f"signal-{number}")
+            sent = (signal.SIGINT, signal.SIGTERM)[(turn + place) % 2]
+            yield self._disturbed(wanted[place], runs, sent, draw, timed=bool(draw.getrandbits(1)))
             self._gone(runs)
 
     def boundaries(self, stage: Stage) -> Iterator[Trial]:
@@ -217,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=0, help="kills at random moments")
     parser.add_argument("--signals", type=int, default=0, help="Ctrl-C and SIGTERM at random moments")
     parser.add_argument("--boundaries", action="store_true", help="a kill at every boundary of every artifact")
-    parser.add_argument("--phases", nargs="*", help="boundaries of these commands alone")
+    parser.add_argument("--phases", nargs="*", help="these commands alone (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--base", type=Path, help="folder to work in and keep (default: a temporary one)")
     asked = parser.parse_args(arguments)
@@ -226,20 +223,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         campaign = Campaign(Laboratory(asked.base or Path(temporary)), keep=asked.base is not None)
         print(f"the reference took {time.monotonic() - began:.0f} s", flush=True)
         draw, trials = random.Random(asked.seed), list[Trial]()
-        wanted = [
-            stage
-            for stage in stages().values()
-            if asked.boundaries and asked.phases in (None, []) or stage.command in (asked.phases or ())
-        ]
+        wanted = [stage for stage in stages().values() if asked.phases is None or stage.command in asked.phases]
+        boundaries = (trial for stage in wanted for trial in campaign.boundaries(stage))
         parts = [
-            ("SIGKILL at random moments", campaign.random_kills(asked.trials, draw)),
-            ("SIGINT and SIGTERM through the command line", campaign.signals(asked.signals, draw)),
-            ("SIGKILL at every artifact", (trial for stage in wanted for trial in campaign.boundaries(stage))),
+            ("SIGKILL at every artifact", boundaries if asked.boundaries else iter(())),
+            ("SIGKILL at random moments", campaign.random_kills(asked.trials, wanted, draw)),
+            ("SIGINT and SIGTERM through the command line", campaign.signals(asked.signals, wanted, draw)),
         ]
         for title, part in parts:
             made = []
             for trial in part:
                 made.append(trial)
+                if len(made) % 20 == 0:
+                    print(f"{title}: {len(made)} trials in {time.monotonic() - began:.0f} s", flush=True)
                 for problem in trial.broken:
                     print(f"BROKEN {trial.stage.command}, {trial.stop}, left {trial.left}: {problem}", flush=True)
             if made:

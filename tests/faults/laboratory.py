@@ -12,12 +12,12 @@ from importlib import import_module
 from pathlib import Path
 
 import tiny
-from faults.children import Operation, operations_of
 
 from avalanche_llm.errors import AvalancheError
 from avalanche_llm.io.artifacts import RECORD_NAME, read_record
 from avalanche_llm.phases.job import Job
 from avalanche_llm.stages import Stage, stages
+from faults.children import Operation, operations_of
 
 SMALL = {"gains__grid": [0.8, 1.0, 1.3], "events__target_rates": [8e-3], "statistics__null_draws": 3}
 """Fewer conditions than the tests measure: the files are the same, and there are as many of them."""
