@@ -7,7 +7,9 @@ export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: bench demo validate test test-platform screenshots test-fast lint model ui clean install
+FAULTS ?= --boundaries --trials 110 --signals 44 --seed 7
+
+.PHONY: bench demo validate test test-faults test-platform screenshots test-fast lint model ui clean install
 
 demo: model ## measure the demo's model, phase by phase
 	$(BIN)/python -m avalanche_llm phase0_validate_env --config configs/demo.yaml
@@ -18,6 +20,10 @@ test: model lint ## lint, types and every test
 
 test-platform: $(VENV)/.platform ## Ray, Postgres and the web UI in a browser (needs Chromium, Postgres, iproute2)
 	$(BIN)/python -m pytest tests/platform -rs
+
+test-faults: install ## kills and signals in every phase, races of real processes; FAULTS="--trials 200 --seed 7" for other counts
+	cd tests && PYTHONPATH=. ../$(BIN)/python -m faults.campaign $(FAULTS)
+	$(BIN)/python -m pytest tests/faults -rs
 
 screenshots: $(VENV)/.platform ## the pictures of docs/screenshots
 	SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest tests/platform/test_ui.py -rs

@@ -191,7 +191,7 @@ class RunStore:
         if not fitting and misfit:  # a run of the other role may be named beside this role's, but not in its place
             raise misfit
         if not fitting:
-            passed_over = [str(run) for run in self._each(stage.tag) if isinstance(run, MissingArtifact)]
+            passed_over = [problem for run in self._each(stage.tag) if (problem := _unfit(run, config))]
             raise MissingArtifact(
                 f"no complete {stage.command} run for this config under {self.root}; run {stage.command} first"
                 + (f" (passed over: {passed_over[0]})" if passed_over else "")
@@ -201,6 +201,15 @@ class RunStore:
             names = " and ".join(run.run_id for run in fitting)
             raise MissingArtifact(f"{names} all fit as upstream {stage.command}; choose one with --dep RUN_ID")
         return fitting[0]
+
+
+def _unfit(run: Upstream | MissingArtifact, config: ResolvedConfig) -> str:
+    """Why a run directory that one might have expected to fit this config does not; empty where another config explains it."""
+    if isinstance(run, MissingArtifact):
+        return str(run)
+    if run.record["hashes"]["config_sha256"] == config.sha256:
+        return f"{run.folder / RECORD_NAME} has this config and another scope_sha256: it was changed, or made by other code"
+    return ""
 
 
 def new_record(run_id: str, stage: Stage, config: ResolvedConfig) -> dict[str, Any]:
