@@ -110,7 +110,8 @@ class Run:
     def acquire(self) -> None:
         """Take the run's lock; the kernel frees a dead process's.
 
-        Raises RunExists when a live process holds it, or has completed the run by now (its cache folder is gone then).
+        Raises RunExists when a live process holds it, or has completed the run by now (its cache folder is gone then);
+        EnvironmentProblem when nothing can be written there.
         """
         try:
             descriptor = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
@@ -118,6 +119,8 @@ class Run:
             raise RunExists(
                 f"{self.cache} is gone: another process completed the run, or the folder was removed; make it again to resume"
             ) from error
+        except OSError as error:
+            raise EnvironmentProblem(f"{self.folder} cannot be written: {error.strerror or error}; rights are needed") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -1,7 +1,6 @@
 """Part files: what a forward pass brought, kept in the run's cache until the run completes, so that a resumed run skips it."""
 
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +8,7 @@ import pyarrow as pa
 from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.events.tail_files import read_events
 from avalanche_llm.io.artifacts import Run
-from avalanche_llm.io.files import parquet, raw, write_atomically
+from avalanche_llm.io.files import parquet_bytes, raw, write_atomically
 from avalanche_llm.io.hashing import sha256_bytes, sha256_file
 
 
@@ -29,10 +28,9 @@ def is_kept(run: Run, name: str, read: Callable[[Path], pa.Table] = read_events)
 
 def keep(run: Run, name: str, table: pa.Table) -> Path:
     """Write a part, and before it its hash beside it: no record holds it."""
-    path, file = part_path(run, name), BytesIO()
-    parquet(table)(file)
-    write_atomically(_digest(path), raw(sha256_bytes(file.getvalue()).encode("ascii")))
-    write_atomically(path, raw(file.getvalue()))
+    path, data = part_path(run, name), parquet_bytes(table)
+    write_atomically(_digest(path), raw(sha256_bytes(data).encode("ascii")))
+    write_atomically(path, raw(data))
     return path
 
 
