@@ -75,7 +75,9 @@ class RunStore:
             else:
                 raise EnvironmentProblem(f"no free run id for {stage.tag} in this second; try again")
         except OSError as error:
-            raise EnvironmentProblem(f"the runs folder {self.root} cannot be written: {error.strerror or error}") from error
+            raise EnvironmentProblem(
+                f"the runs folder {self.root} cannot be written: {error.strerror or error}; free space or rights are needed"
+            ) from error
         run.acquire()
         run.record = read_record(folder)
         if run.record["stage_status"] == "complete":
