@@ -8,8 +8,9 @@ export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 PIP_AUDIT := 2.10.1
+FAULTS ?= --boundaries --trials 110 --signals 44 --seed 7
 
-.PHONY: bench demo validate fuzz audit test test-platform screenshots test-fast lint model ui clean install test-wheel schemas docs serve-docs
+.PHONY: audit bench clean demo docs fuzz install lint model schemas screenshots serve-docs test test-fast test-faults test-platform test-wheel ui validate
 
 demo: model ## measure the demo's model, phase by phase
 	$(BIN)/python -m avalanche_llm phase0_validate_env --config configs/demo.yaml
@@ -20,6 +21,10 @@ test: model lint ## lint, types and every test
 
 test-platform: $(VENV)/.platform ## Ray, Postgres and the web UI in a browser (needs Chromium, Postgres, iproute2)
 	$(BIN)/python -m pytest tests/platform -rs
+
+test-faults: install ## kills and signals in every phase, races of real processes; FAULTS="--trials 200 --seed 7" for other counts
+	cd tests && PYTHONPATH=. ../$(BIN)/python -m faults.campaign $(FAULTS)
+	$(BIN)/python -m pytest tests/faults -rs
 
 screenshots: $(VENV)/.platform ## the pictures of docs/screenshots
 	SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest tests/platform/test_ui.py -rs

@@ -14,6 +14,7 @@ from typing import Final
 import dagster as dg
 import psutil
 from dagster import DagsterRunStatus, RunsFilter
+from sqlalchemy.exc import DBAPIError
 
 from avalanche_llm.errors import EnvironmentProblem
 
@@ -50,12 +51,23 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
     """The instance of `dagster_home`, with the slots of dead runs freed."""
     home = dagster_home()
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    with ExitStack() as stack:
+    with recording(home), ExitStack() as stack:
         with _alone_in(home):
             instance = stack.enter_context(dg.DagsterInstance.get())
             _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage  # opening them makes their tables
         free_slots_of_dead_runs(instance)
         yield instance
+
+
+@contextmanager
+def recording(home: Path) -> Iterator[None]:
+    """A database of Dagster that cannot be written or reached is an EnvironmentProblem: its disk is full or read-only, say."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise EnvironmentProblem(
+            f"DAGSTER_HOME {home} cannot be written: {error.orig}; free space or rights are needed, or another DAGSTER_HOME"
+        ) from error
 
 
 @contextmanager

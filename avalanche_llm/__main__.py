@@ -1,7 +1,10 @@
 """`python -m avalanche_llm`."""
 
+import signal
 import sys
 
-from avalanche_llm.cli import main
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # outside of main, before and after, Ctrl-C ends the process without a traceback
+
+from avalanche_llm.cli import main  # noqa: E402  # importing it is work that can be interrupted
 
 sys.exit(main())

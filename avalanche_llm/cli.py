@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it, so that --help answers at o
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from avalanche_llm.cli_help import (
 )
 from avalanche_llm.cli_parser import Parser, boolean
 from avalanche_llm.errors import AvalancheError
+from avalanche_llm.interrupts import SHELL_OFFSET, stoppable
 from avalanche_llm.release.command import verify
 
 PROG: Final = "python -m avalanche_llm"
@@ -120,14 +122,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, and turn an error of ours into one line and its exit code. Other exceptions keep their traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("avalanche_llm").setLevel(logging.INFO)
-    try:
-        _act(arguments)
-    except AvalancheError as error:
-        _say_error(str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; nothing complete was touched. Continue with --allow_resume", file=sys.stderr)
-        return 130
+    with stoppable() as heard:
+        try:
+            _act(arguments)
+        except AvalancheError as error:
+            _say_error(str(error))
+            return error.exit_code
+        except KeyboardInterrupt:
+            print("interrupted; nothing complete was touched. Continue with --allow_resume", file=sys.stderr)
+            return heard.exit_code() or SHELL_OFFSET + signal.SIGINT
     return 0
 
 

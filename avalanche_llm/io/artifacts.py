@@ -112,7 +112,8 @@ class Run:
     def acquire(self) -> None:
         """Take the run's lock; the kernel frees a dead process's.
 
-        Raises RunExists when a live process holds it, or has completed the run by now (its cache folder is gone then).
+        Raises RunExists when a live process holds it, or has completed the run by now (its cache folder is gone then);
+        EnvironmentProblem when nothing can be written there.
         """
         try:
             descriptor = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
@@ -120,12 +121,15 @@ class Run:
             raise RunExists(
                 f"{self.cache} is gone: another process completed the run, or the folder was removed; make it again to resume"
             ) from error
+        except OSError as error:
+            raise EnvironmentProblem(f"{self.folder} cannot be written: {error.strerror or error}; rights are needed") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(descriptor)
             raise RunExists(f"{self.run_id} is being written by another process; wait for it to end") from error
         HELD_LOCKS[self.folder.resolve()] = descriptor
+        self._log.mend()
 
     def release(self) -> None:
         """Give the lock back, whether the run completed or not."""
@@ -188,6 +192,8 @@ class Run:
             missing = [name for name in self.stage.artifacts if name not in self.stage.optional and not self.holds(name)]
             if missing:
                 raise SchemaError(f"{self.run_id} cannot be completed: {', '.join(missing)} not written")
+            for leftover in self.folder.rglob(f"{TEMPORARY_PREFIX}*"):  # before the record vouches for the whole folder
+                leftover.unlink()
             self.log("stage_complete", artifacts=sorted(self.record["artifacts"]))
             self.log("end", status="complete")
             self.record |= {"stage_status": "complete", "completed_utc": utc_now()}
@@ -197,8 +203,6 @@ class Run:
             raise
         self.release()
         shutil.rmtree(self.cache, ignore_errors=True)
-        for leftover in self.folder.rglob(f"{TEMPORARY_PREFIX}*"):
-            leftover.unlink()
         make_read_only(self.folder)
 
     def interrupted(self, error: BaseException) -> None:

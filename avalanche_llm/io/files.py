@@ -79,13 +79,24 @@ def npz(arrays: Mapping[str, np.ndarray]) -> Writer:
 
 def parquet(table: pa.Table) -> Writer:
     """Writer of a zstd parquet file without pandas' own metadata (which names library versions)."""
-    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != b"pandas"}
-    plain = table.replace_schema_metadata(metadata or None)
+    plain = _plain(table)
 
     def write(file: BinaryIO) -> None:
         pq.write_table(plain, file, compression="zstd")
 
     return write
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """What `parquet` writes, where its hash is wanted before the file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(_plain(table), sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != b"pandas"}
+    return table.replace_schema_metadata(metadata or None)
 
 
 def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:

@@ -17,7 +17,10 @@ def utc_now() -> str:
 
 @dataclass(frozen=True)
 class EventLog:
-    """The log of one run. A line is written in one call, so that a crash can lose the last line but not mix two."""
+    """The log of one run. A line is written in one call, so that a crash can lose the last line but not mix two.
+
+    A full disk or a kill can cut a line short: `mend` removes what was cut before the next one is written.
+    """
 
     path: Path
     run_id: str
@@ -32,3 +35,12 @@ class EventLog:
             raise EnvironmentProblem(
                 f"cannot write {self.path}: {error.strerror or error}; free space or rights are needed"
             ) from error
+
+    def mend(self) -> None:
+        """Drop a last line that has no end. Call it while nobody else writes."""
+        if not self.path.is_file():
+            return
+        with self.path.open("r+b") as file:
+            whole = file.read()
+            if not whole.endswith(b"\n"):
+                file.truncate(whole.rfind(b"\n") + 1)

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +11,7 @@ from typing import Any, Final
 from avalanche_llm.config import ResolvedConfig
 from avalanche_llm.errors import DeterminismError, EnvironmentProblem, MissingArtifact, RunExists, SchemaError
 from avalanche_llm.io.artifacts import CONFIG_NAME, RECORD_NAME, SUBFOLDERS, Run, read_record, verified_artifact
-from avalanche_llm.io.files import json_bytes
+from avalanche_llm.io.files import json_bytes, raw, sync_folder, write_atomically
 from avalanche_llm.io.hashing import code_version, sha256_file
 from avalanche_llm.io.jsonl import utc_now
 from avalanche_llm.io.schema_validate import validate_run_record
@@ -78,7 +78,9 @@ class RunStore:
             else:
                 raise EnvironmentProblem(f"no free run id for {stage.tag} in this second; try again")
         except OSError as error:
-            raise EnvironmentProblem(f"the runs folder {self.root} cannot be written: {error.strerror or error}") from error
+            raise EnvironmentProblem(
+                f"the runs folder {self.root} cannot be written: {error.strerror or error}; free space or rights are needed"
+            ) from error
         run.acquire()
         run.record = read_record(folder)
         if run.record["stage_status"] == "complete":
@@ -95,21 +97,24 @@ class RunStore:
             staging.chmod(0o755)
             for name in SUBFOLDERS:
                 (staging / name).mkdir()
-            (staging / CONFIG_NAME).write_bytes(config.canonical)
             record = new_record(folder.name, stage, config)
             validate_run_record(record)
-            (staging / RECORD_NAME).write_bytes(json_bytes(record))
+            write_atomically(staging / CONFIG_NAME, raw(config.canonical))
+            write_atomically(staging / RECORD_NAME, raw(json_bytes(record)))
             try:
                 staging.rename(folder)
             except OSError:
                 if folder.exists():
                     return False
                 raise
+            sync_folder(self.root)  # after a power cut too the folder is there with its record, or not at all
             return True
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _resumable(self, folder: Path, stage: Stage, allow_resume: bool) -> Run:
+        if folder.is_symlink():
+            raise RunExists(f"{folder} is a link, and no run is written through one; remove it, or put the folder there")
         record = read_record(folder)
         if record["stage_status"] == "complete":
             raise RunExists(f"{folder} is complete and stays as it is; change the config or use --run_id_mode timestamp_counter")
@@ -141,7 +146,9 @@ class RunStore:
     def get(self, run_id: str) -> Upstream:
         """A complete run by its id. Raises MissingArtifact if it is not there, not complete, or no honest record."""
         folder = self.root / check_run_id(run_id)
-        if folder.is_symlink() or not folder.is_dir():
+        if folder.is_symlink():
+            raise MissingArtifact(f"{folder} is a link; a run is a folder of its own: put it there, or name its runs folder")
+        if not folder.is_dir():
             raise self.absent(run_id)
         try:
             record = read_record(folder)
@@ -161,15 +168,16 @@ class RunStore:
 
     def complete_runs(self, tag: str) -> list[Upstream]:
         """Every complete run of a stage tag, by name; a directory that is no honest run is passed over."""
-        found = []
+        return [run for run in self._each(tag) if isinstance(run, Upstream)]
+
+    def _each(self, tag: str) -> Iterator[Upstream | MissingArtifact]:
+        """Every run directory of a stage tag, by name: the run, or why it is none."""
         for folder in sorted(self.root.glob(f"RUN_{tag}_*")):
-            if not RUN_ID.fullmatch(folder.name):
-                continue
-            try:
-                found.append(self.get(folder.name))
-            except MissingArtifact:
-                continue
-        return found
+            if RUN_ID.fullmatch(folder.name):
+                try:
+                    yield self.get(folder.name)
+                except MissingArtifact as error:
+                    yield error
 
     def find(self, stage: Stage, config: ResolvedConfig, *, pinned: Iterable[str] = ()) -> Upstream:
         """The complete run of `stage` for this config: a pinned one, else by whole config, else by the stage's scope.
@@ -193,11 +201,25 @@ class RunStore:
         if not fitting and misfit:  # a run of the other role may be named beside this role's, but not in its place
             raise misfit
         if not fitting:
-            raise MissingArtifact(f"no complete {stage.command} run for this config under {self.root}; run {stage.command} first")
+            passed_over = [problem for run in self._each(stage.tag) if (problem := _unfit(run, config))]
+            raise MissingArtifact(
+                f"no complete {stage.command} run for this config under {self.root}; run {stage.command} first"
+                + (f" (passed over: {passed_over[0]})" if passed_over else "")
+                + (f" (and {len(passed_over) - 1} more)" if len(passed_over) > 1 else "")
+            )
         if len(fitting) > 1:
             names = " and ".join(run.run_id for run in fitting)
             raise MissingArtifact(f"{names} all fit as upstream {stage.command}; choose one with --dep RUN_ID")
         return fitting[0]
+
+
+def _unfit(run: Upstream | MissingArtifact, config: ResolvedConfig) -> str:
+    """Why a run directory that one might have expected to fit this config does not; empty where another config explains it."""
+    if isinstance(run, MissingArtifact):
+        return str(run)
+    if run.record["hashes"]["config_sha256"] == config.sha256:
+        return f"{run.folder / RECORD_NAME} has this config and another scope_sha256: it was changed, or made by other code"
+    return ""
 
 
 def new_record(run_id: str, stage: Stage, config: ResolvedConfig) -> dict[str, Any]:

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Float64
 
-from avalanche_llm.errors import DeterminismError, MissingArtifact
+from avalanche_llm.errors import DeterminismError
 from avalanche_llm.io.artifacts import Run
-from avalanche_llm.io.files import parquet, read_parquet, write_atomically
+from avalanche_llm.io.files import parquet, read_parquet
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.metrics.accuracy import margin, pick
 from avalanche_llm.model.choices import EncodedQuestions, encode_questions, score_choices
@@ -25,7 +25,7 @@ from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.loader import LoadedModel
 from avalanche_llm.phases.context import open_model
 from avalanche_llm.phases.job import Job
-from avalanche_llm.phases.parts import part_path
+from avalanche_llm.phases.parts import is_kept, keep, part_path
 from avalanche_llm.progress import progress
 from avalanche_llm.questions import ROLE, Question, describe_questions, read_questions
 
@@ -95,7 +95,7 @@ def _score(
         {**head, "question_index": index, **_answer_columns(*answered)}
         for index, answered in enumerate(zip(questions, listed, cloze, strict=True))
     ]
-    write_atomically(part_path(run, _part(gain)), parquet(pa.Table.from_pylist(rows, schema=SCHEMA)))
+    keep(run, _part(gain), pa.Table.from_pylist(rows, schema=SCHEMA))
     run.time("forward_s", seconds)
     run.log("gain_measured", g=gain, seconds=round(seconds, 3), questions=len(questions))
 
@@ -152,11 +152,7 @@ def _ids_sha256(encoded: EncodedQuestions) -> str:
 
 
 def _is_kept(run: Run, gain: float) -> bool:
-    try:
-        read_scores(part_path(run, _part(gain)))
-    except MissingArtifact:
-        return False
-    return True
+    return is_kept(run, _part(gain), read_scores)
 
 
 def _part(gain: float) -> str:

@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from avalanche_llm.analysis.grid_rows import Lattice, rows_of_gain
 from avalanche_llm.events.tail_files import read_events, table_to_tails, tails_to_table
-from avalanche_llm.io.files import parquet, write_atomically
+from avalanche_llm.io.files import parquet
 from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.phases.context import CALIBRATION_SLICE, guard, open_model, slices_of_a, use_slice
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.measure import largest_events
-from avalanche_llm.phases.parts import is_kept, part_path
+from avalanche_llm.phases.parts import is_kept, keep, part_path
 from avalanche_llm.phases.upstream_files import calibration_stats, rate_targets_of
 from avalanche_llm.settings import Settings
 
@@ -72,7 +72,7 @@ def measure_gain(job: Job, run_id: str, gain: float) -> Path:
         stats = calibration_stats(upstream)
         tails, report = largest_events(model, calibration.windows, plan, stats, targets, settings, f"gain {gain:g}")
         gain_id = settings.gains.grid.index(gain)
-        write_atomically(part, parquet(tails_to_table(tails, gain_id=gain_id, gain=gain)))
+        keep(run, part_name(gain), tails_to_table(tails, gain_id=gain_id, gain=gain))
         run.time("forward_s", report.seconds)
         run.log("gain_measured", g=gain, seconds=round(report.seconds, 3), windows=report.n_windows, batches=report.n_batches)
     return part

@@ -18,7 +18,7 @@ from avalanche_llm.events.collect import LayerTail
 from avalanche_llm.events.standardize import CalibrationStats
 from avalanche_llm.events.tail_files import read_events, rows_of_gain, table_to_tails, tails_to_table
 from avalanche_llm.io.artifacts import Run, RunArtifacts
-from avalanche_llm.io.files import parquet, read_parquet, write_atomically
+from avalanche_llm.io.files import parquet, read_parquet
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.metrics.likelihood import SequenceNll
 from avalanche_llm.model.forward import first_predicted
@@ -27,7 +27,7 @@ from avalanche_llm.model.loader import LoadedModel
 from avalanche_llm.phases.context import open_model, slice_of_b, use_slice
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.measure import events_over
-from avalanche_llm.phases.parts import is_kept, part_path
+from avalanche_llm.phases.parts import is_kept, keep, part_path
 from avalanche_llm.phases.upstream_files import calibration_stats, frame
 from avalanche_llm.settings import SpikeDef
 
@@ -88,18 +88,14 @@ def _measure(
     gain_id, nll = job.settings.gains.grid.index(gain), report.nll
     columns = [np.full(len(windows), gain_id), np.full(len(windows), gain), np.arange(len(windows)), nll.nll_sum, nll.n_predicted]
     arrays = [pa.array(column, type=field.type) for column, field in zip(columns, NLL_SCHEMA, strict=True)]
-    write_atomically(part_path(run, _likelihood(gain)), parquet(pa.table(arrays, schema=NLL_SCHEMA)))
-    write_atomically(part_path(run, _events(gain)), parquet(tails_to_table(tails, gain_id=gain_id, gain=gain)))
+    keep(run, _likelihood(gain), pa.table(arrays, schema=NLL_SCHEMA))
+    keep(run, _events(gain), tails_to_table(tails, gain_id=gain_id, gain=gain))
     run.time("forward_s", report.seconds)
     run.log("gain_measured", g=gain, seconds=round(report.seconds, 3), windows=report.n_windows, batches=report.n_batches)
 
 
 def _is_measured(run: Run, gain: float) -> bool:
-    try:
-        _read_nll(part_path(run, _likelihood(gain)))
-    except MissingArtifact:
-        return False
-    return is_kept(run, _events(gain))
+    return is_kept(run, _likelihood(gain), _read_nll) and is_kept(run, _events(gain))
 
 
 def _read_nll(path: Path) -> pa.Table:

@@ -35,7 +35,9 @@ def export_tables(run: Run, tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def export_figure(run: Run, figure_id: str, figure: Figure, provenance: Provenance) -> None:
-    """Write both files of a figure with its provenance inside."""
+    """Write both files of a figure with its provenance inside; a resumed run that holds both draws neither again."""
+    if all(run.holds(f"{figure_id}_{form}") for form in ("pdf", "png")):
+        return
     files = save(figure, provenance)
     run.save(f"{figure_id}_pdf", raw(files.pdf))
     run.save(f"{figure_id}_png", raw(files.png))

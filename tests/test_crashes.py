@@ -1,0 +1,56 @@
+"""A short form of the campaign of `make test-faults`: kills and signals in a process of its own, which forks a child a trial."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+
+from avalanche_llm.interrupts import stoppable
+from avalanche_llm.io.artifacts import read_record
+
+SHORT = ["phase1_calibrate", "phase2_gain_grid", "phase2_select_gstar"]
+MESSAGE = "interrupted; nothing complete was touched. Continue with --allow_resume"
+
+
+def test_kills_and_signals_break_no_promise(tmp_path: Path) -> None:
+    arguments = ["--trials", "3", "--signals", "4", "--boundaries", "--seed", "1", "--phases", *SHORT]
+    command = [sys.executable, "-m", "faults.campaign", *arguments, "--base", str(tmp_path / "base")]
+    done = subprocess.run(command, cwd=tiny.REPO / "tests", capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert re.search(r"^31 trials, 0 broken, ", done.stdout, re.MULTILINE), done.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_whole_process_with_one_line_and_a_run_to_resume(
+    number: signal.Signals, code: int, config: Path, tmp_path: Path
+) -> None:
+    """The command line as a person runs it, stopped in its first passes."""
+    command = [sys.executable, "-m", "avalanche_llm", "phase1_calibrate", "--config", str(config), "--runs_dir", str(tmp_path)]
+    with subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("RUN_S01_*/logs/events.jsonl")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    assert out == ""
+    assert [line for line in err.splitlines() if "windows" not in line] == [MESSAGE]
+    folder = tiny.run_of(tmp_path, "S01")
+    assert read_record(folder)["stage_status"] == "started"
+    assert tiny.events_of(folder)[-1]["payload"]["status"] == "interrupted"
+
+
+def test_stoppable_tells_which_signal_came_and_puts_the_handlers_back() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with stoppable() as heard:
+            assert heard.exit_code() is None
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+            assert heard.exit_code() == heard.exit_code() == 128 + number
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
