@@ -55,3 +55,23 @@ def pipeline(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for phase in tiny.PHASES:
         assert main([phase, "--config", str(config), "--runs_dir", str(runs)]) == 0
     return runs
+
+
+@pytest.fixture(scope="session")
+def materialized(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `runs`, every phase complete, and `home`, the instance whose job `full_pipeline` made them. Read only."""
+    import dagster as dg
+
+    from avalanche_dagster.definitions import defs
+
+    folder = tmp_path_factory.mktemp("materialized")
+    (folder / "home").mkdir()
+    instrument = {"config": str(config), "runs_dir": str(folder / "runs")}
+    with dg.DagsterInstance.from_config(str(folder / "home")) as instance:
+        result = defs.resolve_job_def("full_pipeline").execute_in_process(
+            instance=instance,
+            partition_key="INSTRUCT",
+            run_config={"resources": {"instrument": {"config": instrument}}, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+    assert result.success
+    return folder

@@ -3,14 +3,17 @@
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from avalanche_llm.datasets import TokenSlice
+from avalanche_llm.errors import DeterminismError
 from avalanche_llm.events.collect import EventCounter
 from avalanche_llm.events.rate_match import RateTargets, rate_targets
 from avalanche_llm.events.standardize import CalibrationStats, RunningMoments, Standardizer
 from avalanche_llm.io.files import json_bytes, npz, raw
 from avalanche_llm.model.forward import forward_pass
 from avalanche_llm.model.gain import GainPlan
+from avalanche_llm.model.hook_checks import hook_difference
 from avalanche_llm.model.hooks import OnInput
 from avalanche_llm.model.loader import LoadedModel
 from avalanche_llm.phases.context import CALIBRATION_SLICE, guard, open_model, slices_of_a, use_slice
@@ -25,7 +28,7 @@ def calibrate(job: Job) -> str:
     with guard(job, run):
         model = open_model(job, run)
         calibration = use_slice(job, run, slices_of_a(job, model)[CALIBRATION_SLICE])
-        run.describe(conditions=[{"g": job.settings.gains.baseline}])
+        run.describe(conditions=[{"g": job.settings.gains.baseline}], model=hook_match(model, calibration, job.settings))
         with progress("calibration", 2 * len(calibration.windows)) as advance:
             moments = RunningMoments(model.n_layers, burn_in=job.settings.pipeline.burn_in_tokens)
             seconds = _baseline_pass(model, calibration, job.settings, moments.add, advance)
@@ -39,6 +42,22 @@ def calibrate(job: Job) -> str:
         run.save("rate_targets", raw(json_bytes(targets_as_json(targets, stats, job.settings))))
     run.complete()
     return run.run_id
+
+
+def hook_match(model: LoadedModel, calibration: TokenSlice, settings: Settings) -> dict[str, int | float]:
+    """What is read at the down projections against what gate, up and act compute, on the first window (spec 12).
+
+    Raises DeterminismError beyond the tolerance. No layer is compared where the hooks name no up and act.
+    """
+    window = torch.from_numpy(calibration.windows[:1]).to(model.device)
+    found = hook_difference(model.decoder, list(model.layers), model.names, window)
+    tolerance = settings.events.u_hook_match_tol_abs
+    if not found.largest <= tolerance:  # NaN fails too
+        raise DeterminismError(
+            f"hook check: u as read and as computed differ by {found.largest:.2g}, at most {tolerance:g} is allowed; "
+            "correct models.<ROLE>.hooks"
+        )
+    return {"hook_layers_compared": found.n_layers, "hook_largest_difference": found.largest}
 
 
 def _baseline_pass(

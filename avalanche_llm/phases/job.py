@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from avalanche_llm.canon import load_canon
-from avalanche_llm.config import Overrides, ResolvedConfig, merge, resolve_config
-from avalanche_llm.io.artifacts import Run
+from avalanche_llm.config import Overrides, ResolvedConfig, merge, read_yaml, resolve_config
+from avalanche_llm.io.artifacts import CONFIG_NAME, Run
 from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.release.chain import require_intact
 from avalanche_llm.run_id import RunIdMode
@@ -73,3 +73,8 @@ class Job:
             run.interrupted(error)
             raise
         return run
+
+
+def settings_of(run: Upstream) -> Settings:
+    """The settings that a complete run was made with, from its own resolved config."""
+    return parse_settings(read_yaml(run.folder / CONFIG_NAME))

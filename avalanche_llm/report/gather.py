@@ -12,8 +12,10 @@ from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.io.files import read_json
 from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.metrics.gstar import CRITERIA, Criterion
+from avalanche_llm.phases.job import settings_of
 from avalanche_llm.phases.upstream_files import frame, gstar_rows
 from avalanche_llm.release.chain import require_intact
+from avalanche_llm.settings import Settings
 
 PAPER: str = "PHASE7_PAPER_EXPORT"
 
@@ -37,6 +39,11 @@ class Side:
     def selections(self) -> list[dict[str, Any]]:
         """The chosen gain of every definition and rate."""
         return gstar_rows(self.runs["PHASE2_SELECT_GSTAR"])
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of the grid, from its own resolved config."""
+        return settings_of(self.runs["PHASE2_GAIN_GRID"])
 
     @property
     def criterion(self) -> Criterion:

@@ -22,7 +22,7 @@ import tiny
 import yaml
 from started import free_port, started, wait_until
 
-from avalanche_dagster.checks import MEANING
+from avalanche_dagster.checks import CHECKS
 from avalanche_llm.io.artifacts import read_record
 
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -148,7 +148,7 @@ def test_a_failed_check_shows_its_numbers(page: Any, keep: Any) -> None:
     page.goto("/assets/phase2_select_gstar/gstar?view=checks&checkDetail=gstar_bracketed")
     shown(page, "Failed")
     shown(page, "grid_edge")
-    shown(page, MEANING["gstar_bracketed"])
+    shown(page, CHECKS["gstar_bracketed"].meaning)
     keep("failed_check")
 
 
