@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 PIP_AUDIT := 2.10.1
 
-.PHONY: bench demo validate fuzz audit test test-platform screenshots test-fast lint model ui clean install
+.PHONY: bench bench-platform demo validate fuzz audit test test-platform screenshots test-fast lint model ui clean install
 
 demo: model ## measure the demo's model, phase by phase
 	$(BIN)/python -m avalanche_llm phase0_validate_env --config configs/demo.yaml
@@ -18,8 +18,12 @@ demo: model ## measure the demo's model, phase by phase
 test: model lint ## lint, types and every test
 	$(BIN)/python -m pytest
 
-test-platform: $(VENV)/.platform ## Ray, Postgres and the web UI in a browser (needs Chromium, Postgres, iproute2)
+test-platform: $(VENV)/.platform ## Ray, Postgres and the web UI in a browser; as root on Debian it installs Chromium, Postgres, iproute2
+	$(BIN)/python tests/platform/needs.py
 	$(BIN)/python -m pytest tests/platform -rs
+
+bench-platform: model ## what the platform costs, phase by phase and of the demo; writes the table of docs/platform.md
+	PYTHONPATH=.:tests $(BIN)/python bench/overhead.py --into docs/platform.md
 
 screenshots: $(VENV)/.platform ## the pictures of docs/screenshots
 	SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest tests/platform/test_ui.py -rs

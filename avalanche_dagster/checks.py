@@ -51,9 +51,7 @@ CHECKS: Final = MappingProxyType(
             blocking=False,
         ),
         "slices_disjoint": Check("Calibration and rasters share no window of data set A.", measures.slices_disjoint),
-        "marginals_exact": Check(
-            "Every surrogate keeps exactly the marginals that its null promises.", measures.marginals_exact
-        ),
+        "marginals_exact": Check("Every surrogate keeps exactly the marginals that its null promises.", measures.marginals_exact),
         "rows_cover_grid": Check(
             "One row for every definition, rate and gain of the config, none twice, none besides.", measures.rows_cover_grid
         ),
@@ -101,9 +99,7 @@ def check_names(stage: Stage, name: str) -> tuple[str, ...]:
 def check_specs(stage: Stage) -> list[dg.AssetCheckSpec]:
     """Every check of a stage."""
     return [
-        dg.AssetCheckSpec(
-            check, asset=asset_key(stage, name), blocking=CHECKS[check].blocking, description=CHECKS[check].meaning
-        )
+        dg.AssetCheckSpec(check, asset=asset_key(stage, name), blocking=CHECKS[check].blocking, description=CHECKS[check].meaning)
         for name in stage.artifacts
         for check in check_names(stage, name)
     ]

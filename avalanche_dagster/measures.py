@@ -35,10 +35,13 @@ Measure = Callable[[Upstream, str], Measured]
 
 
 def hash_holds(run: Upstream, name: str) -> Measured:
+    """Whether the file has its recorded sha256 (MissingArtifact otherwise)."""
     return Measured(True, {"bytes": run.artifact(name).stat().st_size})
 
 
 def rate_match(kind: Literal["abs", "rel"]) -> Measure:
+    """Whether every threshold is within its absolute or its relative tolerance."""
+
     def measure(run: Upstream, name: str) -> Measured:
         rows = pq.read_table(run.artifact(name)).to_pandas()
         found, events, r_star = Thresholds.from_rows(rows), settings_of(run).events, rows["r_star"].to_numpy()
@@ -56,6 +59,7 @@ def rate_match(kind: Literal["abs", "rel"]) -> Measure:
 
 
 def hook_match(run: Upstream, name: str) -> Measured:
+    """Whether u as read and as computed agree, as phase 1 found."""
     run.artifact(name)
     layers, largest = (run.record["model"].get(f"hook_{what}") for what in ("layers_compared", "largest_difference"))
     if not layers or largest is None:
@@ -66,6 +70,7 @@ def hook_match(run: Upstream, name: str) -> Measured:
 
 
 def no_nan(run: Upstream, name: str) -> Measured:
+    """How many numbers that must be there are missing, NaN or infinite."""
     values = bad = 0
     for column in _numbers_of(run.artifact(name), name):
         finite = pc.is_finite(column)
@@ -89,18 +94,21 @@ def _numbers_of(path: Path, name: str) -> Iterator[pa.Array | pa.ChunkedArray]:
 
 
 def b_tot_defined(run: Upstream, name: str) -> Measured:
+    """How many rasters have no total branching."""
     rows = pq.read_table(run.artifact(name), columns=["b_tot", "g"]).to_pandas()
     silent = int(rows["b_tot"].isna().sum())
     return Measured(silent == 0, {"silent_rasters": silent, "rows": len(rows)})
 
 
 def gstar_bracketed(run: Upstream, name: str) -> Measured:
+    """How many cells have each status."""
     selections = json.loads(run.artifact(name).read_bytes())["selections"]
     counts = {status: sum(row["status"] == status for row in selections) for status in ("bracketed", "grid_edge", "no_crossing")}
     return Measured(counts["bracketed"] == len(selections), counts)
 
 
 def slices_disjoint(run: Upstream, name: str) -> Measured:
+    """How many windows the calibration and the raster slice share."""
     run.artifact(name)
     dependencies = {dependency["phase_id"]: dependency["run_id"] for dependency in run.record["dependencies"]}
     first = RunStore(run.folder.parent).get(dependencies["PHASE1_CALIBRATE"])
@@ -111,6 +119,7 @@ def slices_disjoint(run: Upstream, name: str) -> Measured:
 
 
 def marginals_exact(run: Upstream, name: str) -> Measured:
+    """How many surrogates break a marginal that they promise to keep."""
     rows = pq.read_table(run.artifact(name)).to_pandas()
     broken = int((~rows["marginals_exact"]).sum())
     return Measured(broken == 0, {"surrogates": len(rows), "cells": int(rows["cells"].sum()), "broken": broken})
@@ -133,12 +142,14 @@ def rows_cover_grid(run: Upstream, name: str) -> Measured:
 
 
 def signatures_agree(run: Upstream, name: str) -> Measured:
+    """In how many cells susceptibility peaks near g*."""
     verdicts = json.loads(run.artifact(name).read_bytes())["verdicts"]
     agree = sum(verdict["agrees"] for verdict in verdicts)
     return Measured(agree == len(verdicts), {"agree": agree, "cells": len(verdicts)})
 
 
 def pairs_complete(run: Upstream, name: str) -> Measured:
+    """How many cells lack g = 1 or g*."""
     settings = settings_of(run)
     wanted = len(settings.events.spike_defs) * len(settings.events.target_rates)
     rows = pq.read_table(run.artifact(name), columns=["spike_def_id", "target_rate", "g_condition"]).to_pandas()
@@ -148,6 +159,7 @@ def pairs_complete(run: Upstream, name: str) -> Measured:
 
 
 def claims_supported(run: Upstream, name: str) -> Measured:
+    """How many claims have each verdict."""
     verdicts = [claim["verdict"] for claim in json.loads(run.artifact(name).read_bytes())["claims"]]
     counts = {verdict.replace(" ", "_"): verdicts.count(verdict) for verdict in sorted(set(verdicts))}
     return Measured(set(verdicts) == {"supported"}, counts)

@@ -11,6 +11,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
+import small_runs
 import tiny
 
 from avalanche_dagster.checks import CHECKS, OF_ARTIFACT, check_specs, checks_of
@@ -37,10 +38,7 @@ def numbers(result: dg.AssetCheckResult) -> dict[str, Any]:
 @pytest.fixture
 def runs(materialized: Path, tmp_path: Path) -> Path:
     """Complete runs of our own, writable."""
-    shutil.copytree(materialized / "runs", tmp_path / "runs")
-    for path in (tmp_path / "runs").rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return tmp_path / "runs"
+    return small_runs.copied(materialized / "runs", tmp_path / "runs")
 
 
 def rows(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Change:
