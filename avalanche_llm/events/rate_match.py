@@ -97,8 +97,8 @@ class Thresholds:
     def from_rows(cls, rows: pd.DataFrame) -> "Thresholds":
         """Rows of tau_rate_matched.parquet, whatever their gain, cell and layer, as the layers of one."""
         (n_samples,) = rows["n_samples"].unique()
-        columns = ("tau", "kept_events", "wanted_events", "n_ties")
-        return cls(*(rows[name].to_numpy() for name in columns), int(n_samples))
+        tau, kept, wanted, ties = (rows[name].to_numpy() for name in ("tau", "kept_events", "wanted_events", "n_ties"))
+        return cls(tau, kept, wanted, ties, int(n_samples))
 
 
 def thresholds(

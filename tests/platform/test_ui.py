@@ -125,7 +125,7 @@ def test_a_group_shows_its_artifacts_with_their_checks(page: Any, keep: Any) -> 
 
 def test_a_late_artifact_shows_what_it_was_made_from_and_no_more(page: Any, keep: Any) -> None:
     page.goto("/assets/phase5_analyze_and_export/F03_BRANCHING_CURVES_png?view=lineage&lineageScope=upstream&lineageDepth=1")
-    for text in ("tau_rate_matched", "gstar", "rasters_nulls", "null_marginals"):
+    for text in ("gstar", "null_marginals", "rate_targets"):
         shown(page, text)
     assert page.get_by_text("raster_tokens", exact=True).count() == 0  # nobody reads it but a person
     keep("upstream")
