@@ -63,9 +63,7 @@ def _register(instance: DagsterInstance, stage: Stage, run: Upstream) -> int:
 def _is_recorded(instance: DagsterInstance, stage: Stage, run: Upstream, name: str) -> bool:
     """Whether the last materialization of an artifact in its role's partition is this run's."""
     latest = next(_materializations(instance, asset_key(stage, name), run, page=1), None)
-    if latest is None or latest.asset_materialization is None:
-        return False
-    return latest.asset_materialization.metadata["run_id"].value == run.run_id
+    return latest is not None and _run_of(latest) == run.run_id
 
 
 def _provenance(instance: DagsterInstance, stage: Stage, run: Upstream) -> dict[str, str]:
@@ -77,14 +75,19 @@ def _provenance(instance: DagsterInstance, stage: Stage, run: Upstream) -> dict[
     upstream = {dependency["run_id"] for dependency in run.record["dependencies"]}
     for key in upstream_keys(stage):
         for record in _materializations(instance, key, run):
-            found = record.asset_materialization
-            if found is not None and found.metadata["run_id"].value in upstream:
-                tags[get_input_data_version_tag(key)] = (found.tags or {})[DATA_VERSION_TAG]
+            if _run_of(record) in upstream:
+                tags[get_input_data_version_tag(key)] = (record.event_log_entry.tags or {})[DATA_VERSION_TAG]
                 tags[get_input_event_pointer_tag(key)] = str(record.storage_id)
                 break
         else:
             return {}
     return tags
+
+
+def _run_of(record: dg.EventLogRecord) -> str | None:
+    """The run directory of a materialization; None for one that a person reported by hand."""
+    found = record.asset_materialization
+    return str(found.metadata["run_id"].value) if found is not None and "run_id" in found.metadata else None
 
 
 def _materializations(
