@@ -23,7 +23,7 @@ from avalanche_llm.settings import Settings
 
 
 def calibrate(job: Job) -> str:
-    """Run phase 1 and return its run id. Two passes over the calibration slice: moments, then rates over tau0."""
+    """Run phase 1 and return its run id. One window for the hooks, two passes over the slice: moments, then rates over tau0."""
     run = job.begin("PHASE1_CALIBRATE")
     with guard(job, run):
         model = open_model(job, run)
