@@ -1,9 +1,11 @@
 """Phase 1: mean and spread of every unit at g = 1, and the target rate of every layer (spec 11, S01)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 
 from avalanche_llm.datasets import TokenSlice
 from avalanche_llm.errors import DeterminismError
@@ -23,25 +25,40 @@ from avalanche_llm.settings import Settings
 
 
 def calibrate(job: Job) -> str:
-    """Run phase 1 and return its run id. One window for the hooks, two passes over the slice: moments, then rates over tau0."""
+    """Run phase 1 and return its run id. Two passes over the calibration slice: moments, then rates over tau0."""
     run = job.begin("PHASE1_CALIBRATE")
     with guard(job, run):
         model = open_model(job, run)
         calibration = use_slice(job, run, slices_of_a(job, model)[CALIBRATION_SLICE])
         run.describe(conditions=[{"g": job.settings.gains.baseline}], model=hook_match(model, calibration, job.settings))
-        with progress("calibration", 2 * len(calibration.windows)) as advance:
-            moments = RunningMoments(model.n_layers, burn_in=job.settings.pipeline.burn_in_tokens)
-            seconds = _baseline_pass(model, calibration, job.settings, moments.add, advance)
-            stats = moments.finish()
-            over_tau0 = _counter(stats, model, job.settings)
-            seconds += _baseline_pass(model, calibration, job.settings, over_tau0.add, advance, over_tau0.end_batch)
-        targets = rate_targets(over_tau0.counts, stats.n_samples * model.d_ff, job.settings.events)
-        run.time("forward_s", seconds)
+        baseline = measure_baseline(model, calibration.windows, job.settings)
+        stats, targets = baseline.stats, baseline.targets
+        run.time("forward_s", baseline.seconds)
         run.log("calibrated", silent_units=stats.silent_units(job.settings.events.eps), n_samples=targets.n_samples)
         run.save("calibration_stats", npz({"mu": stats.mu, "sigma": stats.sigma, "n_samples": np.array(stats.n_samples)}))
         run.save("rate_targets", raw(json_bytes(targets_as_json(targets, stats, job.settings))))
     run.complete()
     return run.run_id
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What two passes at g = 1 give: mean and spread of every unit, target rates, and the seconds they took."""
+
+    stats: CalibrationStats
+    targets: RateTargets
+    seconds: float
+
+
+def measure_baseline(model: LoadedModel, windows: Int64[np.ndarray, "seq token"], settings: Settings) -> Baseline:
+    """Calibrate on these windows: one pass for the moments, one for the rates over tau0."""
+    with progress("calibration", 2 * len(windows)) as advance:
+        moments = RunningMoments(model.n_layers, burn_in=settings.pipeline.burn_in_tokens)
+        seconds = _baseline_pass(model, windows, settings, moments.add, advance)
+        stats = moments.finish()
+        over_tau0 = _counter(stats, model, settings)
+        seconds += _baseline_pass(model, windows, settings, over_tau0.add, advance, over_tau0.end_batch)
+    return Baseline(stats, rate_targets(over_tau0.counts, stats.n_samples * model.d_ff, settings.events), seconds)
 
 
 def hook_match(model: LoadedModel, calibration: TokenSlice, settings: Settings) -> dict[str, int | float]:
@@ -62,7 +79,7 @@ def hook_match(model: LoadedModel, calibration: TokenSlice, settings: Settings) 
 
 def _baseline_pass(
     model: LoadedModel,
-    data: TokenSlice,
+    windows: np.ndarray,
     settings: Settings,
     on_input: OnInput,
     advance: Advance,
@@ -71,7 +88,7 @@ def _baseline_pass(
     plan, batch = GainPlan.uniform("MLP", settings.gains.baseline, model.n_layers), settings.pipeline.batch_windows
     report = forward_pass(
         model,
-        data.windows,
+        windows,
         plan=plan,
         batch_windows=batch,
         on_input=on_input,

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from avalanche_llm.canon import load_canon
-from avalanche_llm.config import Overrides, ResolvedConfig, merge, read_yaml, resolve_config
+from avalanche_llm.config import Overrides, ResolvedConfig, merge, resolve_config
 from avalanche_llm.io.artifacts import CONFIG_NAME, Run
 from avalanche_llm.io.store import RunStore, Upstream
+from avalanche_llm.plain_yaml import read_yaml
 from avalanche_llm.release.chain import require_intact
 from avalanche_llm.run_id import RunIdMode
 from avalanche_llm.settings import Settings, parse_settings
