@@ -10,7 +10,8 @@ export TOKENIZERS_PARALLELISM ?= false
 PIP_AUDIT := 2.10.1
 FAULTS ?= --boundaries --trials 110 --signals 44 --seed 7
 
-.PHONY: audit bench clean demo docs fuzz install lint model schemas screenshots serve-docs test test-fast test-faults test-platform test-wheel ui validate
+.PHONY: audit bench bench-platform clean demo docs fuzz install lint model schemas screenshots serve-docs test test-fast test-faults \
+  test-platform test-wheel ui validate
 
 demo: model ## measure the demo's model, phase by phase
 	$(BIN)/python -m avalanche_llm phase0_validate_env --config configs/demo.yaml
@@ -19,12 +20,16 @@ demo: model ## measure the demo's model, phase by phase
 test: model lint ## lint, types and every test
 	$(BIN)/python -m pytest
 
-test-platform: $(VENV)/.platform ## Ray, Postgres and the web UI in a browser (needs Chromium, Postgres, iproute2)
+test-platform: $(VENV)/.platform ## Ray, Postgres and the web UI in a browser; as root on Debian it installs Chromium, Postgres, iproute2
+	$(BIN)/python tests/platform/needs.py
 	$(BIN)/python -m pytest tests/platform -rs
 
 test-faults: install ## kills and signals in every phase, races of real processes; FAULTS="--trials 200 --seed 7" for other counts
 	cd tests && PYTHONPATH=. ../$(BIN)/python -m faults.campaign $(FAULTS)
 	$(BIN)/python -m pytest tests/faults -rs
+
+bench-platform: model ## what the platform costs, phase by phase and of the demo; writes the table of docs/platform.md
+	PYTHONPATH=.:tests $(BIN)/python bench/overhead.py --into docs/platform.md
 
 screenshots: $(VENV)/.platform ## the pictures of docs/screenshots
 	SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest tests/platform/test_ui.py -rs

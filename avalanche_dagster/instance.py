@@ -21,6 +21,8 @@ from avalanche_llm.errors import EnvironmentProblem
 DEFAULT_HOME: Final = ".dagster_home"
 PID_TAG: Final = "avalanche/pid"
 HOST_TAG: Final = "avalanche/host"
+RAY_STEP: Final = "DAGSTER_RUN_STEP_KEY"
+"""Set by dagster-ray in the process of a step."""
 UNFINISHED: Final = [DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING]
 
 
@@ -92,6 +94,16 @@ def free_slots_of_dead_runs(instance: dg.DagsterInstance) -> list[str]:
             instance.report_run_failed(run, "the process of this run is gone")
             freed.append(run.run_id)
     return freed
+
+
+def claim_run(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> None:
+    """Put this process on record as the one of the run, so that its slots are freed where it is killed.
+
+    The command line does so before the run; the UI, `dagster asset materialize` and `dg launch` start runs without it. Not on
+    Ray, where each step has a process of its own and a run outlives them.
+    """
+    if RAY_STEP not in os.environ and PID_TAG not in context.run.tags:
+        context.instance.add_run_tags(context.run.run_id, process_tags())
 
 
 def process_tags() -> dict[str, str]:

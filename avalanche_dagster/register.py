@@ -7,11 +7,16 @@ from collections.abc import Iterable, Iterator
 
 import dagster as dg
 from dagster import DagsterInstance
-from dagster._core.definitions.data_version import DATA_VERSION_TAG
+from dagster._core.definitions.data_version import (
+    CODE_VERSION_TAG,
+    DATA_VERSION_TAG,
+    get_input_data_version_tag,
+    get_input_event_pointer_tag,
+)
 
 from avalanche_dagster.checks import checks_of
 from avalanche_dagster.results import held, metadata_of
-from avalanche_dagster.specs import asset_key
+from avalanche_dagster.specs import asset_key, upstream_keys
 from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.stages import Stage, stages
 
@@ -34,9 +39,10 @@ def _register(instance: DagsterInstance, stage: Stage, run: Upstream) -> int:
         run.artifact(name)
     if all(_is_recorded(instance, stage, run, name) for name in names):
         return 0
+    provenance = _provenance(instance, stage, run)
     for name in names:
         metadata = metadata_of(stage, run, name)
-        tags = {DATA_VERSION_TAG: metadata["sha256"]}
+        tags = provenance | {DATA_VERSION_TAG: metadata["sha256"]}
         materialization = dg.AssetMaterialization(
             asset_key(stage, name), metadata=metadata, partition=run.record["model"]["role"], tags=tags
         )
@@ -56,9 +62,42 @@ def _register(instance: DagsterInstance, stage: Stage, run: Upstream) -> int:
 
 def _is_recorded(instance: DagsterInstance, stage: Stage, run: Upstream, name: str) -> bool:
     """Whether the last materialization of an artifact in its role's partition is this run's."""
-    latest = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key(stage, name), asset_partitions=[run.record["model"]["role"]]), limit=1
-    ).records
-    if not latest or latest[0].asset_materialization is None:
-        return False
-    return latest[0].asset_materialization.metadata["run_id"].value == run.run_id
+    latest = next(_materializations(instance, asset_key(stage, name), run, page=1), None)
+    return latest is not None and _run_of(latest) == run.run_id
+
+
+def _provenance(instance: DagsterInstance, stage: Stage, run: Upstream) -> dict[str, str]:
+    """The tags from which dagster tells stale from fresh: the code of a run, and which materializations it read.
+
+    No tags where an upstream run is not on record: dagster then goes by what was reported first.
+    """
+    tags = {CODE_VERSION_TAG: str(run.record["hashes"]["code_version"]).partition("+")[0]}
+    upstream = {dependency["run_id"] for dependency in run.record["dependencies"]}
+    for key in upstream_keys(stage):
+        for record in _materializations(instance, key, run):
+            if _run_of(record) in upstream:
+                tags[get_input_data_version_tag(key)] = (record.event_log_entry.tags or {})[DATA_VERSION_TAG]
+                tags[get_input_event_pointer_tag(key)] = str(record.storage_id)
+                break
+        else:
+            return {}
+    return tags
+
+
+def _run_of(record: dg.EventLogRecord) -> str | None:
+    """The run directory of a materialization; None for one that a person reported by hand."""
+    found = record.asset_materialization
+    return str(found.metadata["run_id"].value) if found is not None and "run_id" in found.metadata else None
+
+
+def _materializations(
+    instance: DagsterInstance, key: dg.AssetKey, run: Upstream, *, page: int = 100
+) -> Iterator[dg.EventLogRecord]:
+    """What is on record of an artifact in the partition of a run's role, newest first, fetched a page at a time."""
+    wanted, cursor = dg.AssetRecordsFilter(key, asset_partitions=[run.record["model"]["role"]]), None
+    while True:
+        found = instance.fetch_materializations(wanted, limit=page, cursor=cursor)
+        yield from found.records
+        if not found.has_more:
+            return
+        cursor = found.cursor

@@ -29,7 +29,7 @@ def analyze_when_nulls_are_complete(context: dg.SensorEvaluationContext, asset_e
     )
     instrument = {"config": str(folder / CONFIG_NAME), "runs_dir": str(folder.parent), "allow_resume": True}
     return dg.RunRequest(
-        run_key=run_id,
+        run_key=str(folder),  # the same content under another runs folder is another run to analyse
         partition_key=materialization.partition,
         run_config={"resources": {"instrument": {"config": instrument}}},
     )

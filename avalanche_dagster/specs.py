@@ -1,6 +1,7 @@
 """Asset specs from the stage table: key [command, artifact], group, kinds, what a reader would want to know."""
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase as fnmatch
 from types import MappingProxyType
 from typing import Final
 
@@ -104,6 +105,45 @@ EXPORTS: Final = MappingProxyType(
     }
 )
 
+_EVIDENCE: Final = ("T0*", "F*_pdf", "signatures")
+READS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = MappingProxyType(
+    {
+        "PHASE1_CALIBRATE": {},
+        "PHASE2_GAIN_GRID": {"PHASE1_CALIBRATE": ("*",)},
+        "PHASE2_SELECT_GSTAR": {"PHASE2_GAIN_GRID": ("branching_sums",)},
+        "PHASE3_EXTRACT_RASTERS": {
+            "PHASE1_CALIBRATE": ("calibration_stats",),
+            "PHASE2_GAIN_GRID": ("tau_rate_matched",),
+            "PHASE2_SELECT_GSTAR": ("gstar",),
+        },
+        "PHASE4_RUN_NULLS": {
+            "PHASE1_CALIBRATE": ("*",),
+            "PHASE2_GAIN_GRID": ("tau_rate_matched",),
+            "PHASE3_EXTRACT_RASTERS": ("rasters_token_layer", "metrics"),
+        },
+        "PHASE5_ANALYZE_AND_EXPORT": {
+            "PHASE1_CALIBRATE": ("*",),
+            "PHASE2_GAIN_GRID": ("activation_events", "tau_rate_matched", "metrics"),
+            "PHASE2_SELECT_GSTAR": ("gstar",),
+            "PHASE3_EXTRACT_RASTERS": ("rasters_token_layer", "metrics"),
+            "PHASE4_RUN_NULLS": ("rasters_nulls", "null_marginals"),
+        },
+        "PHASE6_GENERALIZE_B_METRICS": {
+            "PHASE1_CALIBRATE": ("calibration_stats",),
+            "PHASE2_GAIN_GRID": ("tau_rate_matched",),
+            "PHASE2_SELECT_GSTAR": ("gstar",),
+        },
+        "PHASE6_ARC_MCQ_EVAL": {"PHASE2_SELECT_GSTAR": ("gstar",)},
+        "PHASE7_PAPER_EXPORT": {
+            phase: _EVIDENCE for phase in ("PHASE5_ANALYZE_AND_EXPORT", "PHASE6_GENERALIZE_B_METRICS", "PHASE6_ARC_MCQ_EVAL")
+        },
+        "PHASE8_RELEASE": {"PHASE7_PAPER_EXPORT": ("*",)},
+        "REPORT": {"PHASE7_PAPER_EXPORT": ("claims",)},
+    }
+)
+"""What each phase reads of the runs that it needs, by name or pattern (a test watches it read). What the paper, the release and
+the report read further up they reach through the records of those runs."""
+
 
 def asset_key(stage: Stage, name: str) -> dg.AssetKey:
     """Key of one artifact of a stage."""
@@ -117,9 +157,13 @@ def describe(stage: Stage, name: str) -> str:
 
 
 def upstream_keys(stage: Stage) -> list[dg.AssetKey]:
-    """Keys of every artifact of the stages that this one reads; a step is skipped with what it waits for, so no optional one."""
-    needed = [stages()[phase] for phase in stage.needs]
-    return [asset_key(upstream, name) for upstream in needed for name in upstream.artifacts if name not in upstream.optional]
+    """Keys of the artifacts that a stage reads; a step is skipped with what it waits for, so no optional one."""
+    return [
+        asset_key(upstream, name)
+        for upstream, patterns in ((stages()[phase], patterns) for phase, patterns in READS[stage.phase_id].items())
+        for name in upstream.artifacts
+        if name not in upstream.optional and any(fnmatch(name, pattern) for pattern in patterns)
+    ]
 
 
 def asset_specs(stage: Stage) -> list[dg.AssetSpec]:

@@ -1,5 +1,6 @@
 """One tiny model, one config and one pipeline run through the command line, shared by every test that only reads them."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,3 +56,26 @@ def pipeline(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for phase in tiny.PHASES:
         assert main([phase, "--config", str(config), "--runs_dir", str(runs)]) == 0
     return runs
+
+
+@pytest.fixture(scope="session")
+def materialized(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `runs`, every phase complete, and `home`, the instance whose job `full_pipeline` made them. Read only.
+
+    `reads.json` says which artifacts each phase read of the runs that it names as its dependencies.
+    """
+    import dagster as dg
+
+    from avalanche_dagster.definitions import defs
+
+    folder = tmp_path_factory.mktemp("materialized")
+    (folder / "home").mkdir()
+    values = {
+        "resources": {"instrument": {"config": {"config": str(config), "runs_dir": str(folder / "runs")}}},
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
+    with dg.DagsterInstance.from_config(str(folder / "home")) as instance, tiny.watched_reads() as reads:
+        job = defs.resolve_job_def("full_pipeline")
+        assert job.execute_in_process(instance=instance, partition_key="INSTRUCT", run_config=values).success
+    (folder / "reads.json").write_text(json.dumps({phase: sorted(found) for phase, found in reads.items()}), encoding="utf-8")
+    return folder

@@ -23,7 +23,7 @@ from avalanche_dagster.register import register_runs
 from avalanche_dagster.resources import Instrument, instrument_config
 from avalanche_dagster.results import metadata_of
 from avalanche_dagster.sensors import analyze_when_nulls_are_complete
-from avalanche_dagster.specs import asset_key
+from avalanche_dagster.specs import asset_key, upstream_keys
 from avalanche_llm.config import Overrides
 from avalanche_llm.errors import EnvironmentProblem, MissingArtifact
 from avalanche_llm.io.artifacts import read_record
@@ -62,7 +62,7 @@ def test_definitions_hold_every_artifact_of_every_built_stage() -> None:
     graph = defs.resolve_asset_graph()
     assert graph.get_all_asset_keys() == {asset_key(stage, name) for stage in BUILT for name in stage.artifacts}
     for stage in BUILT:
-        needed = {asset_key(upstream, name) for upstream in map(stages().get, stage.needs) for name in upstream.artifacts if name not in upstream.optional}
+        needed = set(upstream_keys(stage))
         for name in stage.artifacts:
             node = graph.get(asset_key(stage, name))
             assert node.parent_keys == needed
@@ -102,6 +102,8 @@ def test_materialization_in_process_records_every_artifact_and_passes_its_checks
             run_config={"resources": {"instrument": {"config": instrument(config, runs)}}},
         )
         assert result.success
+        run = instance.get_run_by_id(result.run_id)
+        assert run is not None and run.tags[PID_TAG] == process_tag()  # a launch from the UI can be swept like the command line's
         folder = tiny.run_of(runs, stage.tag)
         index = {entry["relative_path"]: entry for entry in read_record(folder)["artifact_index"]}
         events = [event.step_materialization_data.materialization for event in result.get_asset_materialization_events()]
@@ -153,7 +155,7 @@ def test_dagster_asset_materialize_gives_the_artifacts_of_the_command_line(confi
         env=os.environ | {"DAGSTER_HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert found.returncode == 0, found.stderr[-2000:]
@@ -229,6 +231,30 @@ def test_instrument_offers_every_override_of_the_command_line() -> None:
     assert set(vars(Overrides())) - {"model_role"} <= set(Instrument.model_fields)
 
 
+def test_the_launchpad_takes_device_dtype_model_and_data(instance: dg.DagsterInstance, config: Path, tmp_path: Path) -> None:
+    """What a person types there is this run config; each override is in the record of the run."""
+    other = tiny.save_model(tiny.llama(seed=1), tmp_path / "other")
+    data = str(tiny.REPO / "data" / "devil.txt")
+    chosen = {"device": "cpu", "dtype": "bf16", "model_id": str(other), "data_a": data}
+    values = {"resources": {"instrument": {"config": instrument(config, tmp_path / "runs", **chosen)}}}
+    job = defs.resolve_job_def("phase1_calibrate")
+    assert job.execute_in_process(instance=instance, partition_key="INSTRUCT", run_config=values).success
+    record = read_record(tiny.run_of(tmp_path / "runs", "S01"))
+    assert {key: record["model"][key] for key in ("device", "dtype", "id")} == {"device": "cpu", "dtype": "bf16", "id": str(other)}
+    assert record["dataset"]["A_CALIBRATION"]["id"] == data
+
+
+@pytest.mark.parametrize(("field", "value"), [("devise", "cpu"), ("allow_resume", "perhaps"), ("dep", "RUN_S01")])
+def test_the_launchpad_refuses_what_is_no_field_of_it(field: str, value: str) -> None:
+    values = {"resources": {"instrument": {"config": {field: value}}}}
+    with pytest.raises(dg.DagsterInvalidConfigError, match=field):
+        dg.validate_run_config(defs.resolve_job_def("phase1_calibrate"), values)
+
+
+def test_the_launchpad_says_what_every_field_is() -> None:
+    assert all(field.description for field in Instrument.model_fields.values())
+
+
 def test_two_command_lines_at_once_are_both_recorded_in_one_new_instance(config: Path, pipeline: Path, tmp_path: Path) -> None:
     environment = os.environ | {"DAGSTER_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-m", "avalanche_llm", "phase1_calibrate", "--config", str(config), "--runs_dir"]
@@ -237,10 +263,15 @@ def test_two_command_lines_at_once_are_both_recorded_in_one_new_instance(config:
         subprocess.Popen([*command, str(folder)], cwd=tiny.REPO, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for folder in folders
     ]
-    for process, folder in zip(processes, folders, strict=True):
-        _, problems = process.communicate(timeout=120)
-        assert process.returncode == 0, problems[-2000:]
-        assert tiny.result_hashes(tiny.run_of(folder, "S01")) == tiny.result_hashes(tiny.run_of(pipeline, "S01"))
+    try:
+        for process, folder in zip(processes, folders, strict=True):
+            _, problems = process.communicate(timeout=600)
+            assert process.returncode == 0, problems[-2000:]
+            assert tiny.result_hashes(tiny.run_of(folder, "S01")) == tiny.result_hashes(tiny.run_of(pipeline, "S01"))
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
     with dg.DagsterInstance.from_config(str(tmp_path / "home")) as recorded:
         runs = recorded.get_runs()
         assert [run.status for run in runs] == [DagsterRunStatus.SUCCESS] * 2
@@ -363,7 +394,7 @@ def test_the_sensor_is_off_and_offers_phase_5_with_the_config_of_phase_4(instanc
         )
     )
     (request,) = sensor.evaluate_tick(context).run_requests or []
-    assert (request.run_key, request.partition_key) == (folder.name, "BASE")
+    assert (request.run_key, request.partition_key) == (str(folder), "BASE")
     chosen = request.run_config["resources"]["instrument"]["config"]
     assert chosen == {"config": str(folder / "config_resolved.yaml"), "runs_dir": str(folder.parent), "allow_resume": True}
 

@@ -424,8 +424,9 @@ def broken(evidence: Evidence, case: str) -> tuple[str, Evidence]:
     side = evidence.sides[0]
     match case:
         case "rates":
-            rows = side.frame(GRID, "tau_rate_matched").assign(rate_match_pass=False)
-            return "rate_match_abs", doctored(evidence, tau_rate_matched=rows)
+            rows = side.frame(GRID, "tau_rate_matched")
+            few = rows.assign(kept_events=rows["kept_events"] // 2)
+            return "rate_match_rel", doctored(evidence, tau_rate_matched=few)
         case "surrogates":
             rows = side.frame("PHASE4_RUN_NULLS", "null_marginals").assign(marginals_exact=False)
             return "marginals_exact", doctored(evidence, null_marginals=rows)

@@ -6,16 +6,20 @@ torch is imported where a model is made: processes that only need a config start
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 
 from avalanche_llm.config import Overrides, merge
 from avalanche_llm.io.artifacts import RECORD_NAME, read_record
+from avalanche_llm.io.store import Upstream
 from avalanche_llm.phases.job import Job, JobRequest
+from avalanche_llm.stages import stages
 
 REPO = Path(__file__).resolve().parents[1]
 TEXT = REPO / "data" / "jargon.txt"
@@ -188,3 +192,34 @@ def model_of(job: Job) -> Any:
 
     where = job.settings.run
     return context._loaded(job.settings.model, where.model_role, where.device, where.dtype)
+
+
+@contextmanager
+def watched_reads() -> Iterator[dict[str, set[tuple[str, str]]]]:
+    """By phase, the (phase, artifact) that it reads of the runs that it needs, while steps run one after the other."""
+    from avalanche_dagster.assets import single_step
+
+    seen: dict[str, set[tuple[str, str]]] = {}
+    phases = {f"avalanche_llm.phases.{place.split(':')[0]}": phase_id for phase_id, place in single_step.FUNCTIONS.items()}
+    imported, begin, artifact = single_step.import_module, Job.begin, Upstream.artifact
+
+    def loaded(name: str) -> Any:  # a step of one phase begins
+        seen[phases[name]] = set()
+        return imported(name)
+
+    def begun(job: Job, phase_id: str) -> Any:  # the grid's steps begin
+        seen.setdefault(phase_id, set())
+        return begin(job, phase_id)
+
+    def read(run: Upstream, name: str) -> Path:
+        phase_id = next(reversed(seen))
+        if run.phase_id in stages()[phase_id].needs:  # checks and previews read what the phase itself has made
+            seen[phase_id].add((run.phase_id, name))
+        return artifact(run, name)
+
+    with (
+        patch.object(single_step, "import_module", loaded),
+        patch.object(Job, "begin", begun),
+        patch.object(Upstream, "artifact", read),
+    ):
+        yield seen

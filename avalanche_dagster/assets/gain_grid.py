@@ -7,6 +7,7 @@ import dagster as dg
 
 from avalanche_dagster.checks import check_specs
 from avalanche_dagster.executors import step_tags
+from avalanche_dagster.instance import claim_run
 from avalanche_dagster.partitions import GPU_POOL, model_roles
 from avalanche_dagster.resources import Instrument
 from avalanche_dagster.results import results_of
@@ -34,6 +35,7 @@ def plan_gains(context: dg.OpExecutionContext, instrument: Instrument) -> Iterat
     """
     from avalanche_llm.phases.gain_grid import plan_grid
 
+    claim_run(context)
     job = instrument.job(context.partition_key)
     plan = plan_grid(job)
     yield dg.Output(plan.run_id, "begun")

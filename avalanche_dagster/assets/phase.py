@@ -7,6 +7,7 @@ import dagster as dg
 
 from avalanche_dagster.checks import check_specs
 from avalanche_dagster.executors import step_tags
+from avalanche_dagster.instance import claim_run
 from avalanche_dagster.partitions import GPU_POOL
 from avalanche_dagster.resources import Instrument
 from avalanche_dagster.results import results_of
@@ -29,6 +30,7 @@ def phase_assets(phase_id: str, load: Callable[[str], PhaseFunction]) -> dg.Asse
         op_tags=step_tags(runs_model=stage.runs_model),
     )
     def assets(context: dg.AssetExecutionContext, instrument: Instrument) -> Iterator[dg.MaterializeResult[Any]]:
+        claim_run(context)
         job = instrument.job(context.partition_key)
         run_id = load(phase_id)(job)
         context.log.info(f"run {job.store.root / run_id}")

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+import pandas as pd
+from jaxtyping import Bool, Float, Float64, Int64
 
 from avalanche_llm.errors import DataError, RateMatchError
 from avalanche_llm.settings import Events, SpikeDef
@@ -79,12 +80,25 @@ class Thresholds:
     def achieved_rate(self) -> Float64[np.ndarray, " layer"]:
         return self.kept / self.n_samples
 
-    def passed(self, r_star: Float64[np.ndarray, " layer"], events: Events) -> np.ndarray:
-        """Bool [layer]: within the absolute tolerance, and within the relative one or one event; silence fails."""
-        error = np.abs(self.achieved_rate() - r_star)
-        relative = np.maximum(events.rate_match_tol_rel * r_star, 1.0 / self.n_samples)
-        passed: np.ndarray = (error <= events.rate_match_tol_abs) & (error <= relative) & (self.kept > 0)
-        return passed
+    def within_abs(self, r_star: Float64[np.ndarray, " layer"], events: Events) -> Bool[np.ndarray, " layer"]:
+        """Whether the achieved rate is within the absolute tolerance of the target."""
+        return np.asarray(np.abs(self.achieved_rate() - r_star) <= events.rate_match_tol_abs)
+
+    def within_rel(self, r_star: Float64[np.ndarray, " layer"], events: Events) -> Bool[np.ndarray, " layer"]:
+        """Whether it is within the relative tolerance, or within one event; a silent layer misses its target by all of it."""
+        allowed = np.maximum(events.rate_match_tol_rel * r_star, 1.0 / self.n_samples)
+        return np.asarray((np.abs(self.achieved_rate() - r_star) <= allowed) & (self.kept > 0))
+
+    def passed(self, r_star: Float64[np.ndarray, " layer"], events: Events) -> Bool[np.ndarray, " layer"]:
+        """Whether it is within both."""
+        return self.within_abs(r_star, events) & self.within_rel(r_star, events)
+
+    @classmethod
+    def from_rows(cls, rows: pd.DataFrame) -> "Thresholds":
+        """Rows of tau_rate_matched.parquet, whatever their gain, cell and layer, as the layers of one."""
+        (n_samples,) = rows["n_samples"].unique()
+        tau, kept, wanted, ties = (rows[name].to_numpy() for name in ("tau", "kept_events", "wanted_events", "n_ties"))
+        return cls(tau, kept, wanted, ties, int(n_samples))
 
 
 def thresholds(

@@ -4,14 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Int64
 
+from avalanche_llm.errors import DeterminismError
 from avalanche_llm.events.collect import EventCounter
 from avalanche_llm.events.rate_match import RateTargets, rate_targets
 from avalanche_llm.events.standardize import CalibrationStats, RunningMoments, Standardizer
 from avalanche_llm.io.files import json_bytes, npz, raw
 from avalanche_llm.model.forward import forward_pass
 from avalanche_llm.model.gain import GainPlan
+from avalanche_llm.model.hook_checks import hook_difference
 from avalanche_llm.model.hooks import OnInput
 from avalanche_llm.model.loader import LoadedModel
 from avalanche_llm.phases.context import CALIBRATION_SLICE, guard, open_model, slices_of_a, use_slice
@@ -26,7 +29,9 @@ def calibrate(job: Job) -> str:
     with guard(job, run):
         model = open_model(job, run)
         calibration = use_slice(job, run, slices_of_a(job, model)[CALIBRATION_SLICE])
-        run.describe(conditions=[{"g": job.settings.gains.baseline}])
+        run.describe(
+            conditions=[{"g": job.settings.gains.baseline}], model=hook_match(model, calibration.windows[:1], job.settings)
+        )
         baseline = measure_baseline(model, calibration.windows, job.settings)
         stats, targets = baseline.stats, baseline.targets
         run.time("forward_s", baseline.seconds)
@@ -55,6 +60,21 @@ def measure_baseline(model: LoadedModel, windows: Int64[np.ndarray, "seq token"]
         over_tau0 = _counter(stats, model, settings)
         seconds += _baseline_pass(model, windows, settings, over_tau0.add, advance, over_tau0.end_batch)
     return Baseline(stats, rate_targets(over_tau0.counts, stats.n_samples * model.d_ff, settings.events), seconds)
+
+
+def hook_match(model: LoadedModel, window: Int64[np.ndarray, "1 token"], settings: Settings) -> dict[str, int | float]:
+    """What is read at the down projections against what gate, up and act compute, on one window (spec 12).
+
+    Raises DeterminismError beyond the tolerance. No layer is compared where the hooks name no up and act.
+    """
+    found = hook_difference(model.decoder, list(model.layers), model.names, torch.from_numpy(window).to(model.device))
+    tolerance = settings.events.u_hook_match_tol_abs
+    if not found.largest <= tolerance:  # NaN fails too
+        raise DeterminismError(
+            f"hook check: u as read and as computed differ by {found.largest:.2g}, at most {tolerance:g} is allowed; "
+            "correct models.<ROLE>.hooks"
+        )
+    return {"hook_layers_compared": found.n_layers, "hook_largest_difference": found.largest}
 
 
 def _baseline_pass(

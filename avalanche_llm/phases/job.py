@@ -7,9 +7,10 @@ from avalanche_llm.canon import load_canon
 from avalanche_llm.config import Overrides, ResolvedConfig, merge, resolve_config
 from avalanche_llm.cost import require_within_budget
 from avalanche_llm.errors import MissingArtifact
-from avalanche_llm.io.artifacts import Run
+from avalanche_llm.io.artifacts import CONFIG_NAME, Run
 from avalanche_llm.io.files import read_rows
 from avalanche_llm.io.store import RunStore, Upstream
+from avalanche_llm.plain_yaml import read_yaml
 from avalanche_llm.release.chain import require_intact
 from avalanche_llm.run_id import RunIdMode
 from avalanche_llm.settings import Settings, parse_settings
@@ -85,3 +86,8 @@ class Job:
             run.interrupted(error)
             raise
         return run
+
+
+def settings_of(run: Upstream) -> Settings:
+    """The settings that a complete run was made with, from its own resolved config."""
+    return parse_settings(read_yaml(run.folder / CONFIG_NAME))

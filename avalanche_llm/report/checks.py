@@ -7,6 +7,7 @@ down; here it is read, not reached a second time.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from avalanche_llm.events.rate_match import Thresholds
 from avalanche_llm.report.gather import Evidence, Side
 
 Numbers = Mapping[str, int | float]
@@ -47,7 +48,10 @@ def _files(evidence: Evidence) -> Check:
 def _rate_match(kind: str) -> Callable[[Side], tuple[bool, Numbers]]:
     def measure(side: Side) -> tuple[bool, Numbers]:
         rows = side.frame("PHASE2_GAIN_GRID", "tau_rate_matched")
-        return bool(rows["rate_match_pass"].all()), {
+        found, events = Thresholds.from_rows(rows), side.settings.events
+        within = {"abs": found.within_abs, "rel": found.within_rel}[kind](rows["r_star"].to_numpy(), events)
+        return bool(within.all()), {
+            "outside": int((~within).sum()),
             "largest error": float(rows[f"{kind}_err"].max()),
             "most ties": int(rows["n_ties"].max()),
             "thresholds": len(rows),

@@ -12,9 +12,10 @@ from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.io.files import read_json
 from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.metrics.gstar import CRITERIA, Criterion
+from avalanche_llm.phases.job import settings_of
 from avalanche_llm.phases.upstream_files import frame, gstar_rows
 from avalanche_llm.release.chain import require_intact
-from avalanche_llm.settings import GstarMethod
+from avalanche_llm.settings import GstarMethod, Settings
 
 PAPER: str = "PHASE7_PAPER_EXPORT"
 
@@ -44,6 +45,11 @@ class Side:
         """The rule that chose g*."""
         method: GstarMethod = self.json("PHASE2_SELECT_GSTAR", "gstar")["method"]
         return method
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of the grid, from its own resolved config."""
+        return settings_of(self.runs["PHASE2_GAIN_GRID"])
 
     @property
     def criterion(self) -> Criterion:

@@ -1,4 +1,4 @@
-"""The web UI in a real browser: lineage, a table, a figure, a failed check, a launch from the launchpad, read-only mode.
+"""The web UI in a real browser: lineage, a table, a figure, a failed check, a launch, what is stale, the sensor, read-only mode.
 
 Needs Playwright for Python and a Chromium (on PATH, or named by CHROMIUM); skipped where either is missing. With
 SCREENSHOTS=FOLDER the pages are kept as pictures (`make screenshots`).
@@ -16,14 +16,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import psutil
 import pytest
 import tiny
 import yaml
 from started import free_port, started, wait_until
 
-from avalanche_dagster.checks import MEANING
+from avalanche_dagster.checks import CHECKS
+from avalanche_dagster.sensors import analyze_when_nulls_are_complete
 from avalanche_llm.io.artifacts import read_record
+from avalanche_llm.stages import stages
 
 playwright_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -31,6 +34,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
 WINDOW = {"width": 1440, "height": 900}
 PATIENCE_MS = 60_000
 LOCATION = "avalanche_dagster.definitions"
+SENSOR = analyze_when_nulls_are_complete.name
 GROUPS = ["phase1", "phase2", "phase3", "phase4", "phase5", "phase6", "phase7", "phase8", "report"]
 
 
@@ -119,6 +123,14 @@ def test_a_group_shows_its_artifacts_with_their_checks(page: Any, keep: Any) -> 
     keep("group_phase1")
 
 
+def test_a_late_artifact_shows_what_it_was_made_from_and_no_more(page: Any, keep: Any) -> None:
+    page.goto("/assets/phase5_analyze_and_export/F03_BRANCHING_CURVES_png?view=lineage&lineageScope=upstream&lineageDepth=1")
+    for text in ("gstar", "null_marginals", "rate_targets"):
+        shown(page, text)
+    assert page.get_by_text("raster_tokens", exact=True).count() == 0  # nobody reads it but a person
+    keep("upstream")
+
+
 def test_a_table_can_be_read(page: Any, keep: Any) -> None:
     page.goto("/assets/phase5_analyze_and_export/T01_SUMMARY_parquet")
     shown(page, "Summary of every condition of the gain grid (PARQUET).")
@@ -148,7 +160,7 @@ def test_a_failed_check_shows_its_numbers(page: Any, keep: Any) -> None:
     page.goto("/assets/phase2_select_gstar/gstar?view=checks&checkDetail=gstar_bracketed")
     shown(page, "Failed")
     shown(page, "grid_edge")
-    shown(page, MEANING["gstar_bracketed"])
+    shown(page, CHECKS["gstar_bracketed"].meaning)
     keep("failed_check")
 
 
@@ -166,6 +178,46 @@ def test_the_launchpad_starts_a_phase_that_succeeds(page: Any, keep: Any, folder
     shown(page, "Success")
     assert read_record(tiny.run_of(folder / "launched", "S01"))["stage_status"] == "complete"
     assert tiny.result_hashes(tiny.run_of(folder / "launched", "S01")) == tiny.result_hashes(tiny.run_of(folder / "runs", "S01"))
+
+
+def test_the_same_content_launched_again_leaves_everything_fresh(page: Any) -> None:
+    """After the launch above: what the pages show as stale, from the server that they ask."""
+    query = '{ assetNodes { assetKey { path } staleStatusByPartition(partitions: ["INSTRUCT"]) } }'
+    nodes = page.request.post("/graphql", data={"query": query}).json()["data"]["assetNodes"]
+    found = {tuple(node["assetKey"]["path"]): node["staleStatusByPartition"] for node in nodes}
+    optional = {(stage.command, name) for stage in stages().values() for name in stage.optional}
+    assert len(found) == sum(len(stage.artifacts) for stage in stages().values())
+    assert all(status == (["MISSING"] if key in optional else ["FRESH"]) for key, status in found.items())
+
+
+def test_the_daemon_starts_phase_5_once_the_sensor_is_on(service: tuple[str, Any], folder: Path) -> None:
+    """Phase 4 completes in a new runs folder; the sensor is off, then on; phase 5 follows with the bytes of the first measurement."""
+    runs = folder / "sensed"
+    for tag in ("S01", "S02", "S02B", "S03"):
+        source = tiny.run_of(folder / "runs", tag)
+        shutil.copytree(source, runs / source.name)
+
+    def command(*words: str) -> None:
+        whole = [sys.executable, "-m", *words]
+        found = subprocess.run(whole, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=600, check=False)
+        assert found.returncode == 0, found.stderr[-2000:]
+
+    command("avalanche_llm", "phase4_run_nulls", "--config", "tiny.yaml", "--runs_dir", str(runs))
+    with dg.DagsterInstance.from_config(str(folder / "home")) as instance:
+
+        def of_sensor() -> list[dg.DagsterRun]:
+            return list(instance.get_runs(dg.RunsFilter(tags={"dagster/sensor_name": SENSOR})))
+
+        assert of_sensor() == []
+        command("dagster", "sensor", "start", SENSOR, "--workspace", str(tiny.REPO / "workspace.yaml"))
+        wait_until(lambda: any(run.is_finished for run in of_sensor()), "a run that the sensor asked for", 600, service[1])
+        (run,) = of_sensor()
+        assert (run.job_name, run.status) == ("phase5_analyze_and_export", dg.DagsterRunStatus.SUCCESS)
+        assert run.tags["dagster/partition"] == "INSTRUCT"
+        command("dagster", "sensor", "stop", SENSOR, "--workspace", str(tiny.REPO / "workspace.yaml"))
+    indices = [read_record(tiny.run_of(place, "S05"))["artifact_index"] for place in (runs, folder / "runs")]
+    sensed, first = ({entry["relative_path"]: entry["sha256"] for entry in index} for index in indices)
+    assert sensed == first
 
 
 def test_make_ui_listens_on_loopback_alone(service: tuple[str, "subprocess.Popen[bytes]"]) -> None:
