@@ -130,8 +130,7 @@ def tree_gamma(limits: Limits) -> tuple[float, float]:
 
 def long_run_gamma(case: ExponentCase, limits: Limits) -> float:
     """The slope of mean sizes over LONG_RUN rasters of TAIL_SEQUENCES, by durations with MANY avalanches; NaN if too few."""
-    bins = limits.d_max + 2
-    number, events = np.zeros(bins), np.zeros(bins)
+    number, events = np.zeros((2, bins := limits.d_max + 2))
     for part in range(LONG_RUN):
         table = _components(case.draw(TAIL_SEQUENCES, seed_of("long run", case.name, part)))
         duration = np.minimum(table.span_tokens, limits.d_max + 1)
@@ -153,9 +152,7 @@ def cases(limits: Limits) -> tuple[ExponentCase, ...]:
             ExponentCase(f"growth, {g:g}", draw, "cut power law", gamma=g, asymptotic=g, alpha=1.0 + 1.0 / g)
             for g, draw in grown.items()
         ),
-        ExponentCase(
-            "critical trees", _trees, "cut power law", gamma=trees, asymptotic=TREE_GAMMA, alpha=TREE_SIZE_EXPONENT
-        ),
+        ExponentCase("critical trees", _trees, "cut power law", trees, TREE_GAMMA, TREE_SIZE_EXPONENT),
         ExponentCase("percolation", _process("percolation", 32, 128), "cut power law", alpha=PERCOLATION_SIZE_EXPONENT),
         ExponentCase("power law, 2", partial(_power_law, 2.0), "power law", alpha=2.0, has_durations=False),
         ExponentCase("power law, 2.5", partial(_power_law, 2.5), "power law", alpha=2.5, has_durations=False),

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from avalanche_llm.validity import sections
+from avalanche_llm.validity import exponent_sections, sections
 from avalanche_llm.validity.goals import goals
 from avalanche_llm.validity.markup import table
 from avalanche_llm.validity.results import Results
@@ -40,9 +40,9 @@ def report(results: Results) -> str:
         *sections.nulls(results.nulls),
         *sections.surrogates(results.surrogates),
         *sections.verdicts(results.verdicts, results.intervals, results.growth),
-        *sections.memory(results.memory),
-        *sections.growth(results.growth, results.limits),
-        *sections.tails(results.tails),
+        *exponent_sections.memory(results.memory),
+        *exponent_sections.growth(results.growth, results.limits),
+        *exponent_sections.tails(results.tails),
         _READING,
     ]
     return "\n\n".join(parts) + "\n"
