@@ -157,7 +157,7 @@ def test_t03_is_the_mean_of_the_answers_with_paired_differences(evaluated: tuple
             change = at[column].to_numpy(dtype=int) - at_one[column].to_numpy(dtype=int)
             drawn = weights @ change / N
             assert row[name] == pytest.approx(change.mean())
-            expected = t_interval(float(row[name]), drawn, weights, scale="arcsine")
+            expected = t_interval(float(row[name]), drawn, weights)
             assert [row[f"{name}_ci_low"], row[f"{name}_ci_high"]] == pytest.approx([expected.low, expected.high])
         gained = int((at["correct"].to_numpy() & ~at_one["correct"].to_numpy()).sum())
         lost = int((~at["correct"].to_numpy() & at_one["correct"].to_numpy()).sum())
