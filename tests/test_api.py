@@ -127,7 +127,7 @@ def test_a_raster_of_the_model_is_measured_as_phase_5_measures_it(job: Job, even
     expected = measure_condition(raster.counts, weights, statistics, condition=condition, seed=seed)
     limits: dict[str, Any] = {"reps": statistics.bootstrap_reps, "draws": statistics.null_draws}
     found, ratios = av.analyze(raster, **limits), av.branching(raster, **limits)
-    assert (found.permutation, found.shift, found.swap_b_tot) == (expected.permutation, expected.shift, expected.swap_b_tot)
+    assert (found.permutation, found.shift, found.swap_excess) == (expected.permutation, expected.shift, expected.swap_excess)
     assert (ratios.permutation, ratios.shift) == (expected.permutation, expected.shift)
     assert ratios.b_tot.value == float(expected.branching.b_tot)
     assert ratios.delta_b_tot.low <= ratios.delta_b_tot.value <= ratios.delta_b_tot.high

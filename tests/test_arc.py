@@ -21,7 +21,7 @@ from avalanche_llm.cli import main
 from avalanche_llm.errors import ConfigError, DeterminismError, MissingArtifact, SchemaError
 from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.metrics.gstar import refuse_task_metrics
-from avalanche_llm.metrics.stats import bootstrap_weights
+from avalanche_llm.metrics.stats import bootstrap_weights, t_interval
 from avalanche_llm.phases import arc_scores, context
 from avalanche_llm.phases.arc import evaluate_arc, tables
 from avalanche_llm.phases.job import Job
@@ -144,7 +144,8 @@ def test_t03_is_the_mean_of_the_answers_with_paired_differences(evaluated: tuple
         for name, column in (("accuracy", "correct"), ("opt_acc_norm", "correct_norm"), ("opt_acc_cloze", "correct_cloze")):
             assert row[name] == at[column].mean()
             drawn = (weights * at[column].to_numpy()).sum(axis=1) / N
-            assert [row[f"{name}_ci_low"], row[f"{name}_ci_high"]] == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
+            expected = t_interval(float(row[name]), drawn, weights, scale="arcsine")
+            assert [row[f"{name}_ci_low"], row[f"{name}_ci_high"]] == pytest.approx([expected.low, expected.high])
         assert row["mean_logprob_correct_minus_incorrect"] == pytest.approx(at["margin"].mean())
         assert row["opt_chance"] == pytest.approx((1 / at["n_choices"]).mean())
         places = [list(labels).index(label) for labels, label in zip(at["labels"], at["predicted"], strict=True)]
@@ -156,7 +157,8 @@ def test_t03_is_the_mean_of_the_answers_with_paired_differences(evaluated: tuple
             change = at[column].to_numpy(dtype=int) - at_one[column].to_numpy(dtype=int)
             drawn = weights @ change / N
             assert row[name] == pytest.approx(change.mean())
-            assert [row[f"{name}_ci_low"], row[f"{name}_ci_high"]] == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
+            expected = t_interval(float(row[name]), drawn, weights)
+            assert [row[f"{name}_ci_low"], row[f"{name}_ci_high"]] == pytest.approx([expected.low, expected.high])
         gained = int((at["correct"].to_numpy() & ~at_one["correct"].to_numpy()).sum())
         lost = int((~at["correct"].to_numpy() & at_one["correct"].to_numpy()).sum())
         if row["g"] != 1.0:

@@ -12,8 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from avalanche_llm.errors import SchemaError
-from avalanche_llm.metrics.branching import Branching, BranchingSums, branching, branching_sums
-from avalanche_llm.metrics.stats import bootstrap_weights, percentile_interval
+from avalanche_llm.metrics.branching import (
+    Branching,
+    BranchingSums,
+    branching,
+    branching_interval,
+    branching_sums,
+    excess_over_draw,
+    held,
+)
+from avalanche_llm.metrics.stats import bootstrap_weights, leave_one_out, t_interval
 
 RASTERS = arrays.arrays(
     np.uint8,
@@ -177,19 +185,67 @@ def test_delta_b_intervals_cover_zero_for_independent_sites() -> None:
     """20 rasters, 4 measures, 95%: about 76 of 80 cover; a bias of one standard error leaves about 66."""
     weights = bootstrap_weights(60, reps=400, seed=1337)
     occupancy = random_raster((20, 60, 8, 40), 0.25, seed=5)
-    found = branching(branching_sums(occupancy), weights)
+    sums = branching_sums(occupancy)
+    point, replicates = branching(sums), branching(sums, weights)
     covers = []
     for name in ("delta_b_time", "delta_b_depth", "delta_b_tot", "delta_b_tot_shift"):
-        interval = percentile_interval(getattr(found, name))
+        interval = branching_interval(name, sums, point, replicates, weights)
         covers.append((np.asarray(interval.low) <= 0) & (np.asarray(interval.high) >= 0))
     assert np.sum(covers) >= 70
+
+
+def test_branching_interval_is_not_given_where_few_sequences_hold_a_pair() -> None:
+    """Six sequences with one pair of sites along tokens each, one by one taken away; none ever has a pair in depth."""
+    raster = np.zeros((4, 8, 3, 9), dtype=np.uint8)
+    raster[:, :, 0, 8] = 1
+    for condition in range(4):
+        raster[condition, : 7 - condition, 1, 2:4] = 1
+    sums, weights = branching_sums(raster), bootstrap_weights(8, reps=400, seed=9)
+    point, replicates = branching(sums), branching(sums, weights)
+    for name in ("b_time", "b_tot", "delta_b_time", "delta_b_tot", "delta_b_tot_shift"):
+        found = branching_interval(name, sums, point, replicates, weights)
+        assert np.isfinite(found.low).tolist() == [True, True, True, False], name  # 7, 6, 5, 4 sequences
+    for name in ("b_depth", "delta_b_depth", "delta_b_depth_shift"):
+        assert np.isnan(branching_interval(name, sums, point, replicates, weights).high).all(), name
+
+
+def test_branching_interval_of_few_sequences_needs_a_pair_in_all() -> None:
+    raster = np.zeros((2, 3, 2, 6), dtype=np.uint8)
+    raster[:, :, 0, 1:3] = 1
+    raster[1, 0, 0, 2] = 0
+    assert held("b_time", branching_sums(raster)).tolist() == [True, False]
+
+
+def test_branching_interval_lies_on_the_logarithm_for_a_ratio() -> None:
+    sums, weights = branching_sums(random_raster((16, 4, 30), 0.1, seed=8)), bootstrap_weights(16, reps=300, seed=1)
+    point, drawn = branching(sums), branching(sums, weights)
+    found = branching_interval("b_tot", sums, point, drawn, weights)
+    expected = t_interval(np.log(float(point.b_tot)), np.log(drawn.b_tot), weights)
+    assert (found.low, found.high) == pytest.approx((np.exp(expected.low), np.exp(expected.high)), rel=1e-12)
+
+
+def test_excess_over_draw_is_by_hand_and_varies_with_the_draws() -> None:
+    observed, drawn = (branching_sums(random_raster((12, 4, 30), 0.3, seed=seed)) for seed in (11, 12))
+    weights = leave_one_out(12)
+    value, interval = excess_over_draw(observed, drawn, weights)
+    pairs = observed.time_pairs + observed.depth_pairs - drawn.time_pairs - drawn.depth_pairs
+    assert value == pytest.approx(pairs.sum() / observed.n_sites.sum())
+    without = [np.delete(pairs, place).sum() / np.delete(observed.n_sites, place).sum() for place in range(12)]
+    expected = t_interval(value, np.array(without), weights)
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+    silent = branching_sums(np.zeros((12, 4, 30), dtype=np.uint8))
+    value, interval = excess_over_draw(silent, silent, weights)
+    assert np.isnan([value, interval.low, interval.high]).all()
 
 
 def test_delta_b_intervals_exclude_zero_for_sites_that_follow_each_other() -> None:
     seeds = random_raster((60, 8, 40), 0.15, seed=6)
     occupancy = seeds | np.roll(seeds, 1, axis=-1)  # every event lasts two tokens
-    found = branching(branching_sums(occupancy), bootstrap_weights(60, reps=2000, seed=1337))
-    time, depth = (percentile_interval(delta, 0.999) for delta in (found.delta_b_time, found.delta_b_depth))
+    sums, weights = branching_sums(occupancy), bootstrap_weights(60, reps=2000, seed=1337)
+    point, found = branching(sums), branching(sums, weights)
+    time, depth = (
+        t_interval(getattr(point, name), getattr(found, name), weights, level=0.999) for name in ("delta_b_time", "delta_b_depth")
+    )
     assert time.low > 0.1
     assert depth.low < 0 < depth.high
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import tiny
@@ -16,6 +17,7 @@ from avalanche_llm.paper.claim import Claim
 from avalanche_llm.paper.facts import Origin, Sheet
 from avalanche_llm.paper.inputs import CELL, SELECTIONS, VERDICTS, PaperInputs, runs_behind
 from avalanche_llm.paper.rows import Column, rows_of
+from avalanche_llm.paper.rules import above, no_worse, preferred
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.paper_export import twin_runs
 
@@ -131,12 +133,31 @@ def test_ablations_say_what_else_the_gain_was_selected_for(config: Path, tmp_pat
     assert "The gain was selected on the MLPs for the largest delta_b_tot, and" in str(ablations(job, 0.7).sentence)
 
 
-def test_swap_says_that_it_has_no_interval(job: Job) -> None:
-    summary = sheet(g=[1.0, 1.0], delta_b_tot=[0.2, 0.2], opt_swap_delta_b_tot=[0.1, 0.1])
+@pytest.mark.parametrize(
+    ("low", "verdict"), [([0.05, 0.01], "supported"), ([0.05, -0.01], "mixed"), ([-0.05, NONE], "not supported")]
+)
+def test_swap_is_decided_by_its_interval(job: Job, low: list[float], verdict: str) -> None:
+    summary = sheet(
+        g=[1.0, 1.0], delta_b_tot=[0.2, 0.2], opt_swap_delta_b_tot=[0.1, 0.1], opt_swap_delta_b_tot_ci_low=low
+    )
     chosen = sheet(gstar=[1.0, 1.0])
     claim = decide(claims_on_a._beyond_swap, job, T01_SUMMARY=summary, **{SELECTIONS: chosen})
-    assert "this has no interval" in str(claim.sentence)
+    assert claim.verdict == verdict
     assert "0.500 of the excess" in str(claim.sentence)
+
+
+def test_rules_hold_for_no_value_that_is_not_available() -> None:
+    missing, there = np.array([NONE]), np.array([0.1])
+    assert not above(missing)[0] and not no_worse(missing)[0]
+    assert not preferred(missing, there, 0.05)[0] and not preferred(there, missing, 0.05)[0]
+
+
+def test_rules_decide_by_the_nearer_end_of_an_interval() -> None:
+    assert above(np.array([-0.1, 0.0, 0.1])).tolist() == [False, False, True]
+    assert above(pd.Series([0.3, 0.3]), pd.Series([0.25, 0.3])).tolist() == [True, False]
+    assert no_worse(np.array([-0.1, 0.0, 0.1])).tolist() == [True, True, False]
+    ratio, p = np.array([2.0, 2.0, -2.0]), np.array([0.01, 0.05, 0.01])
+    assert preferred(ratio, p, 0.05).tolist() == [True, False, False]
 
 
 # --- tables of the paper

@@ -30,12 +30,14 @@ from avalanche_llm.metrics.gstar import (
     shown_first,
 )
 from avalanche_llm.metrics.regression import multistep_regression
+from avalanche_llm.metrics.stats import Interval
 from avalanche_llm.phases.select_gstar import choose_all, sums_from_rows
 from avalanche_llm.settings import GstarMethod, Statistics
 from avalanche_llm.simulate.cascade import branching_process
 from avalanche_llm.simulate.truth import Shape
 
 GAINS = np.array([0.8, 0.9, 1.0, 1.1, 1.2])
+NO_INTERVAL = Interval(np.full(5, np.nan), np.full(5, np.nan), np.zeros(5, np.int64))
 NAN = float("nan")
 ROW = {"spike_def_id": "SPIKE_ONE_SIDED_POS", "target_rate": 0.001}
 
@@ -51,7 +53,7 @@ def status(b_tot: Sequence[float]) -> str:
 
 
 def by_b_tot(b_tot: np.ndarray, replicates: np.ndarray) -> GstarChoice:
-    return choose_gstar(GAINS, b_tot, b_tot, replicates, "btot_near_one")
+    return choose_gstar(GAINS, b_tot, b_tot, replicates, NO_INTERVAL, "btot_near_one")
 
 
 def by_rule(frame: pd.DataFrame, statistics: Statistics, method: GstarMethod = "btot_near_one") -> list[dict[str, Any]]:
@@ -244,7 +246,7 @@ def test_a_peak_is_bracketed_only_where_resampled_sequences_have_it_inside_the_g
     replicates: list[list[float]], expected: str, interval: tuple[float, float]
 ) -> None:
     values = np.array([0.1, 0.2, 0.3, 0.2, 0.1])
-    found = choose_gstar(GAINS, values + 0.5, values, np.array(replicates), "excess_peak")
+    found = choose_gstar(GAINS, values + 0.5, values, np.array(replicates), NO_INTERVAL, "excess_peak")
     assert (found.gstar, found.status) == (1.0, expected)
     np.testing.assert_equal((found.ci_low, found.ci_high), interval)
 
@@ -255,19 +257,19 @@ def test_a_flat_excess_with_noise_is_seldom_a_peak() -> None:
     for _ in range(200):
         of_sequence = 0.2 + rng.normal(0.0, 0.01, (16, 5))
         replicates = rng.multinomial(16, np.full(16, 1 / 16), size=200) @ of_sequence / 16
-        seen.append(choose_gstar(GAINS, of_sequence.mean(axis=0), of_sequence.mean(axis=0), replicates, "excess_peak").status)
+        excess = of_sequence.mean(axis=0)
+        seen.append(choose_gstar(GAINS, excess, excess, replicates, NO_INTERVAL, "excess_peak").status)
     assert 0.0 < np.mean([status == "bracketed" for status in seen]) < 0.15
 
 
 def test_choose_gstar_holds_the_whole_curve_with_its_intervals() -> None:
     b_tot = np.array([NAN, 0.6, 0.9, 1.3, 1.6])
-    replicates = np.vstack([b_tot + shift for shift in np.linspace(-0.1, 0.1, 101)])
-    replicates[0, 1] = NAN
-    found = by_b_tot(b_tot, replicates).curve
+    interval = Interval(b_tot - 0.1, b_tot + 0.1, np.array([0, 99, 100, 100, 100]))
+    found = choose_gstar(GAINS, b_tot, b_tot, b_tot[None], interval, "btot_near_one").curve
     assert [point.g for point in found] == GAINS.tolist()
     assert (found[0].criterion, found[0].ci_low, found[0].n_valid_replicates) == (None, None, 0)
-    assert (found[1].criterion, found[1].n_valid_replicates) == (0.6, 100)
-    assert (found[3].ci_low, found[3].ci_high) == pytest.approx((1.205, 1.395))
+    assert (found[1].criterion, found[1].n_valid_replicates) == (0.6, 99)
+    assert (found[3].ci_low, found[3].ci_high) == pytest.approx((1.2, 1.4))
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_minus_of_a_constant_shift_is_that_shift_without_any_spread() -> None:
     change = mean_nll(second, WEIGHTS).minus(mean_nll(first, WEIGHTS))
     assert (change.value, change.interval.low, change.interval.high) == (0.25, 0.25, 0.25)
     ratio = change.exponential()
-    assert (ratio.value, ratio.interval.low, ratio.interval.high) == (np.exp(0.25),) * 3
+    assert (ratio.value, ratio.interval.low, ratio.interval.high) == pytest.approx((np.exp(0.25),) * 3, rel=1e-15)
     spread = mean_nll(first, WEIGHTS).interval
     assert spread.high - spread.low > 0.5  # the sequences themselves differ
 
@@ -190,10 +190,16 @@ def test_exponential_of_a_mean_is_the_perplexity() -> None:
     np.testing.assert_allclose(found.replicates, [2.0, 8.0])
 
 
-def test_sampled_leaves_missing_replicates_out_and_passes_a_missing_value_on() -> None:
-    one = Sampled(1.0, np.array([1.0, np.nan, 3.0]))
-    assert (one.interval.low, one.interval.high, one.interval.n_valid) == (pytest.approx(1.05), pytest.approx(2.95), 2)
-    gone = one.minus(Sampled(float("nan"), np.full(3, np.nan)))
+def test_interval_of_a_perplexity_is_the_exponential_of_that_of_its_logarithm() -> None:
+    found = mean_nll(SequenceNll(np.array([128.0, 200.5, 96.125, 300.75]), np.full(4, 64)), WEIGHTS)
+    bounds = (found.exponential().interval.low, found.exponential().interval.high)
+    assert bounds == pytest.approx((np.exp(found.interval.low), np.exp(found.interval.high)), rel=1e-12)
+
+
+def test_sampled_passes_a_missing_value_on() -> None:
+    one = Sampled(1.0, WEIGHTS @ np.arange(4.0) / 6.0, WEIGHTS)
+    assert np.isfinite([one.interval.low, one.interval.high]).all()
+    gone = one.minus(one.unavailable())
     assert np.isnan([gone.value, gone.interval.low, gone.exponential().value]).all()
 
 

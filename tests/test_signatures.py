@@ -14,7 +14,7 @@ from avalanche_llm.metrics.signatures import (
     susceptibility_bootstrap,
     susceptibility_peak,
 )
-from avalanche_llm.metrics.stats import bootstrap_weights
+from avalanche_llm.metrics.stats import leave_one_out, t_interval
 
 EPS = 1e-8
 GRID = np.array([0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3])
@@ -26,11 +26,9 @@ def fit(size: Any, duration: Any, seq_id: Any, n_sequences: int, **changes: Any)
         "d_max": 64,
         "min_points": 8,
         "ci_width_max": 0.5,
-        "reps": 200,
     } | changes
-    weights = bootstrap_weights(n_sequences, reps=chosen.pop("reps"), seed=1337)
     arrays = (np.asarray(values, dtype=np.int64) for values in (size, duration, seq_id))
-    return crackling(*arrays, n_sequences=n_sequences, weights=weights, **chosen)
+    return crackling(*arrays, n_sequences=n_sequences, **chosen)
 
 
 def critical_branching(trees: int, generations: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,18 +114,19 @@ def test_crackling_fits_the_mean_of_each_duration_once() -> None:
     assert found.gamma == pytest.approx(2.0)
 
 
-def test_crackling_interval_equals_refitting_resampled_sequences() -> None:
+def test_crackling_interval_equals_refitting_without_each_sequence() -> None:
     rng = np.random.default_rng(3)
     seq_id, duration = rng.integers(6, size=400), rng.integers(3, 9, size=400)
     size = duration + rng.poisson(duration**1.5)
-    found = fit(size, duration, seq_id, 6, min_points=4, reps=50)
+    found = fit(size, duration, seq_id, 6, min_points=4)
     gammas = []
-    for weight in bootstrap_weights(6, reps=50, seed=1337):
-        drawn = np.concatenate([np.flatnonzero(seq_id == seq) for seq in np.repeat(np.arange(6), weight)])
+    for left_out in range(6):
+        drawn = np.flatnonzero(seq_id != left_out)
         points = np.unique(duration[drawn])
         means = [size[drawn][duration[drawn] == point].mean() for point in points]
         gammas.append(np.polyfit(np.log(points), np.log(means), 1)[0])
-    np.testing.assert_allclose([found.ci_low, found.ci_high], np.quantile(gammas, [0.025, 0.975]), rtol=1e-9)
+    expected = t_interval(found.gamma, np.array(gammas), leave_one_out(6))
+    np.testing.assert_allclose([found.ci_low, found.ci_high], [expected.low, expected.high], rtol=1e-9)
     assert found.ci_width == pytest.approx(found.ci_high - found.ci_low)
 
 
@@ -164,11 +163,11 @@ def test_crackling_needs_two_sequences_with_avalanches() -> None:
     assert not found.passed
 
 
-def test_crackling_needs_half_of_the_replicates() -> None:
-    """Each sequence holds durations of its own, so only replicates with every sequence have all eight."""
+def test_crackling_needs_enough_durations_without_any_one_sequence() -> None:
+    """Each sequence holds a duration of its own, so that none can be left out."""
     duration = np.arange(3, 11)
     found = fit(duration**2, duration, np.arange(8), 8)
-    assert found.reason.endswith("of 200 replicates had 8 durations, half of them must")
+    assert found.reason == "0 of 8 fits without one sequence had 8 durations, nearly all must"
     assert (found.n_duration_points, found.passed) == (8, False)
     assert np.isnan(found.gamma)
 

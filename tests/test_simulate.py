@@ -10,11 +10,11 @@ from scipy import stats
 
 from avalanche_llm.errors import DataError
 from avalanche_llm.metrics.avalanches import AvalancheTable, avalanches
-from avalanche_llm.metrics.branching import branching, branching_sums
+from avalanche_llm.metrics.branching import branching, branching_interval, branching_sums
 from avalanche_llm.metrics.density import PERCOLATION_THRESHOLD, density
 from avalanche_llm.metrics.regression import multistep_regression
 from avalanche_llm.metrics.signatures import crackling, sequence_totals, susceptibility, susceptibility_bootstrap
-from avalanche_llm.metrics.stats import bootstrap_weights, percentile_interval
+from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.metrics.tails import fit_tail
 from avalanche_llm.raster.build import occupancy
 from avalanche_llm.raster.cc import label_components
@@ -160,8 +160,26 @@ def test_branching_trees_grow_with_their_generations_as_the_generating_function_
         size = found.size[found.span_tokens == duration]
         error = size.std() / np.sqrt(len(size))
         assert size.mean() == pytest.approx(trees.mean_size[duration - 1], abs=4 * error + 1e-12), duration
+    for duration in (1, 3, 13, 40):
+        size = found.size[found.span_tokens == duration]
+        error = size.std() / np.sqrt(len(size))
+        assert size.mean() == pytest.approx(trees.component_size[duration - 1], abs=4 * error + 1e-12), duration
     asymptotic = np.diff(np.log(branching_trees(Shape(1, 1, 2000), 1.0, seed=0).mean_size[[999, 1999]])) / np.log(2.0)
     assert asymptotic == pytest.approx(2.0, abs=0.01)
+
+
+def test_components_of_trees_include_those_that_the_end_of_the_raster_cuts() -> None:
+    """Three tokens, by hand: span 2 is a tree of two generations from token 0, or one from there that goes on is of span 3."""
+    trees = branching_trees(Shape(200_000, 1, 3), 1.0, seed=21)
+    found = components(trees.counts)
+    for duration in (1, 2, 3):
+        size = found.size[found.span_tokens == duration]
+        error = size.std() / np.sqrt(len(size))
+        assert size.mean() == pytest.approx(trees.component_size[duration - 1], abs=4 * error + 1e-12), duration
+    alive = 1.0 - np.exp(-1.0) - np.exp(-1.0) * np.expm1(np.exp(-1.0))
+    gone = np.exp(-1.0) + np.exp(-1.0) * np.expm1(np.exp(-1.0)) * trees.mean_size[1]
+    assert trees.component_size[2] == pytest.approx((3.0 - gone) / alive)  # only from token 0, alive at token 2
+    assert trees.component_size[2] > 3.0
 
 
 @pytest.mark.parametrize("alpha", [2.0, 2.5])
@@ -192,20 +210,19 @@ def test_planted_growth_is_made_of_runs_that_grow_as_asked() -> None:
         error = size.std() / np.sqrt(len(size))
         assert size.mean() == pytest.approx(2.0 * duration**1.7, abs=4 * error)
     limits: dict[str, Any] = {"d_min": 3, "d_max": 20, "min_points": 8, "ci_width_max": 0.5}
-    weights = bootstrap_weights(400, reps=50, seed=0)
-    fit = crackling(found.size, found.span_tokens, found.seq_id, n_sequences=400, weights=weights, **limits)
+    fit = crackling(found.size, found.span_tokens, found.seq_id, n_sequences=400, **limits)
     assert fit.gamma == pytest.approx(planted.gamma, abs=0.03)
 
 
 def test_delta_b_interval_calls_a_latent_drive_structure_and_an_independent_lattice_not() -> None:
     shape, weights = Shape(64, 8, 64), bootstrap_weights(64, reps=300, seed=1337)
-    lows = [
-        percentile_interval(branching(branching_sums(occupancy(simulated.counts)), weights).delta_b_tot).low
-        for simulated in (
-            latent_drive(shape, 0.3, gamma_shape=1.0, persistence=0.8, seed=14),
-            independent_lattice(shape, 0.2, seed=14),
-        )
-    ]
+    lows = []
+    for simulated in (
+        latent_drive(shape, 0.3, gamma_shape=1.0, persistence=0.8, seed=14),
+        independent_lattice(shape, 0.2, seed=14),
+    ):
+        sums = branching_sums(occupancy(simulated.counts))
+        lows.append(branching_interval("delta_b_tot", sums, branching(sums), branching(sums, weights), weights).low)
     assert lows[0] > 0.1
     assert lows[1] < 0.0
 

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from avalanche_llm.errors import SchemaError
 from avalanche_llm.metrics.stats import (
     bootstrap_weights,
     exceedance_p,
-    percentile_interval,
+    leave_one_out,
+    t_interval,
     two_sided_p,
     z_score,
 )
@@ -34,37 +36,86 @@ def test_bootstrap_weights_need_sequences_and_replicates(n_sequences: int, reps:
         bootstrap_weights(n_sequences, reps=reps, seed=0)
 
 
+def test_leave_one_out_leaves_every_sequence_out_once() -> None:
+    assert leave_one_out(3).tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
+    with pytest.raises(SchemaError, match="a jackknife needs sequences, got 0"):
+        leave_one_out(0)
+
+
 @pytest.mark.parametrize("level", [0.5, 0.95])
-def test_percentile_interval_is_numpy_s_percentile(level: float) -> None:
-    values = np.random.default_rng(0).normal(size=(3, 4, 501))
-    before = values.copy()
-    found = percentile_interval(values, level)
-    tail = 50 * (1 - level)
-    np.testing.assert_allclose(found.low, np.percentile(values, tail, axis=-1), rtol=1e-12)
-    np.testing.assert_allclose(found.high, np.percentile(values, 100 - tail, axis=-1), rtol=1e-12)
-    np.testing.assert_array_equal(found.n_valid, np.full((3, 4), 501))
-    np.testing.assert_array_equal(values, before)
+def test_t_interval_of_a_mean_is_the_textbook_s(level: float) -> None:
+    """Leaving out one at a time gives a mean exactly its s / sqrt(n); resampling gives it within the noise of the draws."""
+    data = np.random.default_rng(0).gamma(2.0, size=12)
+    exact = stats.t.interval(level, 11, data.mean(), stats.sem(data))
+    jackknife = leave_one_out(12)
+    before = jackknife.copy()
+    found = t_interval(data.mean(), jackknife @ data / 11, jackknife, level=level)
+    assert (found.low, found.high) == (pytest.approx(exact[0], rel=1e-12), pytest.approx(exact[1], rel=1e-12))
+    np.testing.assert_array_equal(jackknife, before)
+    drawn = bootstrap_weights(12, reps=20_000, seed=1)
+    found = t_interval(data.mean(), drawn @ data / 12, drawn, level=level)
+    assert (found.low, found.high) == pytest.approx(exact, abs=0.02 * (exact[1] - exact[0]))
 
 
-def test_percentile_interval_leaves_nan_replicates_out() -> None:
-    values = np.array([[np.nan, 4.0, 1.0, np.nan, 3.0], [2.0, np.nan, np.nan, np.nan, np.nan], [np.nan] * 5])
-    found = percentile_interval(values, 0.5)
-    np.testing.assert_allclose(found.low, [np.percentile([1, 3, 4], 25), 2.0, np.nan])
-    np.testing.assert_allclose(found.high, [np.percentile([1, 3, 4], 75), 2.0, np.nan])
-    np.testing.assert_array_equal(found.n_valid, [3, 1, 0])
+def test_t_interval_of_a_variance_is_that_of_its_pseudovalues_on_the_logarithm() -> None:
+    """Miller 1974: the mean of the pseudo-values, n log v - (n - 1) log v without one, and their own standard error."""
+    data = np.random.default_rng(1).normal(size=9)
+    without = np.array([np.delete(data, place).var() for place in range(9)])
+    pseudo = 9 * np.log(data.var()) - 8 * np.log(without)
+    expected = np.exp(stats.t.interval(0.95, 8, pseudo.mean(), stats.sem(pseudo)))
+    found = t_interval(data.var(), without, leave_one_out(9), scale="log")
+    np.testing.assert_allclose([found.low, found.high], expected, rtol=1e-12)
+    assert found.low + found.high > 2 * data.var()  # the variance of few is too small
 
 
-def test_percentile_interval_of_one_metric_is_plain_numbers() -> None:
-    found = percentile_interval(np.arange(101.0), 0.9)
-    assert (found.low, found.high) == pytest.approx((5.0, 95.0)) and found.n_valid == 101
-    assert [type(value) for value in (found.low, found.high, found.n_valid)] == [float, float, int]
+def test_t_interval_of_a_share_stays_within_its_range() -> None:
+    correct = np.array([1.0, 0, 0, 0, 0, 0, 0, 0])
+    weights = bootstrap_weights(8, reps=500, seed=2)
+    plain, angle = (t_interval(0.125, weights @ correct / 8, weights, scale=scale) for scale in ("identity", "arcsine"))
+    assert plain.low < 0.0 <= angle.low < 0.125 < angle.high < 1.0
 
 
-def test_percentile_interval_rejects_what_has_no_percentiles() -> None:
+def test_t_interval_works_by_condition_and_gives_plain_numbers_for_one() -> None:
+    weights = bootstrap_weights(6, reps=300, seed=3)
+    sums = np.random.default_rng(4).uniform(1.0, 2.0, size=(2, 3, 6))
+    value, replicates = sums.mean(axis=-1), sums @ weights.T / 6
+    found = t_interval(value, replicates, weights)
+    one = t_interval(float(value[1, 2]), replicates[1, 2], weights)
+    assert (found.low[1, 2], found.high[1, 2], found.n_valid[1, 2]) == (one.low, one.high, one.n_valid)
+    assert [type(bound) for bound in (one.low, one.high, one.n_valid)] == [float, float, int]
+
+
+def test_t_interval_needs_nearly_every_replicate() -> None:
+    weights = bootstrap_weights(5, reps=100, seed=5)
+    replicates = np.tile(weights @ np.arange(5.0) / 5, (4, 1))
+    replicates[1, :5] = replicates[2, :6] = np.nan
+    found = t_interval(np.array([2.0, 2.0, 2.0, np.nan]), replicates, weights)
+    assert np.isfinite(found.low).tolist() == np.isfinite(found.high).tolist() == [True, True, False, False]
+    assert found.n_valid.tolist() == [100, 95, 94, 0]
+    assert found.low[1] == pytest.approx(found.low[0], abs=0.1)
+
+
+def test_t_interval_on_the_logarithm_has_no_place_for_what_is_not_positive() -> None:
+    weights = bootstrap_weights(5, reps=100, seed=5)
+    often_zero = np.where(np.arange(100) < 6, 0.0, 1.0)
+    assert np.isnan(t_interval(1.0, often_zero, weights, scale="log").low)
+    assert np.isnan(t_interval(0.0, np.ones(100), weights, scale="log").low)
+
+
+def test_t_interval_without_spread_is_the_value_and_of_one_sequence_is_not_available() -> None:
+    weights = bootstrap_weights(4, reps=20, seed=6)
+    found = t_interval(0.3, np.full(20, 0.3), weights)
+    assert (found.low, found.high) == (0.3, 0.3)
+    alone = t_interval(0.3, np.full(20, 0.3), np.ones((20, 1), dtype=np.int64))
+    assert np.isnan([alone.low, alone.high]).all()
+
+
+def test_t_interval_rejects_what_has_no_interval() -> None:
+    weights = bootstrap_weights(3, reps=3, seed=0)
     with pytest.raises(SchemaError, match=r"between 0 and 1, got 95\.0"):
-        percentile_interval(np.arange(3.0), 95.0)
+        t_interval(1.0, np.arange(3.0), weights, level=95.0)
     with pytest.raises(SchemaError, match="at least 1 replicate"):
-        percentile_interval(np.empty((2, 0)))
+        t_interval(np.zeros(2), np.empty((2, 0)), weights[:0])
 
 
 def test_exceedance_p_counts_ties_and_itself() -> None:

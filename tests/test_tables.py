@@ -109,7 +109,7 @@ def test_schemas_name_every_optional_column_of_the_summary() -> None:
         "opt_occupancy_over_pc_4n opt_occupancy_over_pc_8n opt_largest_component_share opt_border_share "
         "opt_b_tot_over_perm opt_m_tokens opt_m_layers opt_chi_ddof1 opt_token0_event_share opt_perm_z_b_tot "
         "opt_perm_p_b_tot opt_shift_z_b_depth opt_shift_p_b_depth opt_n_avalanches_8n opt_avalanche_size_mean_8n "
-        "opt_swap_delta_b_tot opt_rate_z_max"
+        "opt_swap_delta_b_tot opt_swap_delta_b_tot_ci_low opt_swap_delta_b_tot_ci_high opt_rate_z_max"
     )
     assert [name for name in T01.names if name.startswith("opt_")] == expected + others.split()
 

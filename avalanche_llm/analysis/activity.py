@@ -17,7 +17,8 @@ from avalanche_llm.analysis.grid_rows import Lattice
 from avalanche_llm.analysis.measures import TOKEN_LAGS
 from avalanche_llm.events.rate_match import Cell
 from avalanche_llm.events.tail_files import rows_of_gain, table_to_tails
-from avalanche_llm.metrics.regression import multistep_regression, multistep_replicates
+from avalanche_llm.metrics.regression import memory_interval, multistep_replicates
+from avalanche_llm.metrics.stats import Interval
 from avalanche_llm.raster.build import count_raster
 
 TAU_COLUMNS: Final = ("spike_def_id", "target_rate", "g", "layer", "tau")
@@ -47,8 +48,9 @@ def activity_of_cells(
 
 def m_over_gains(
     activity: Int64[np.ndarray, "gain seq token"], weights: Int64[np.ndarray, "reps seq"]
-) -> tuple[Float64[np.ndarray, " gain"], Float64[np.ndarray, "reps gain"]]:
-    """m along tokens at every gain, and of every resampling of the sequences; NaN where it is not available."""
-    point = [multistep_regression(of_gain, k_max=TOKEN_LAGS).m for of_gain in activity]
+) -> tuple[Float64[np.ndarray, " gain"], Float64[np.ndarray, "reps gain"], Interval]:
+    """m along tokens at every gain, of every resampling of the sequences, and its interval; NaN where it is not available."""
+    found = [memory_interval(of_gain, k_max=TOKEN_LAGS) for of_gain in activity]
     replicates = [multistep_replicates(of_gain, weights, k_max=TOKEN_LAGS) for of_gain in activity]
-    return np.array(point), np.stack(replicates, axis=-1)
+    low, high, n_valid = (np.array([getattr(interval, name) for _, interval in found]) for name in ("low", "high", "n_valid"))
+    return np.array([fit.m for fit, _ in found]), np.stack(replicates, axis=-1), Interval(low, high, n_valid)

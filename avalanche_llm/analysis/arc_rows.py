@@ -7,7 +7,6 @@ paired, and every interval comes from one weight matrix.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -17,8 +16,6 @@ from avalanche_llm.analysis.conditions import Condition
 from avalanche_llm.analysis.summarize import Row, RowHead
 from avalanche_llm.metrics.accuracy import accuracy, chance_level, mcnemar
 from avalanche_llm.metrics.likelihood import Sampled
-
-_UNPAIRED: Final = Sampled(float("nan"), np.full(1, np.nan))
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def _row(
 ) -> Row:
     found, notes = answers[condition.g], []
     by_label, by_cloze = accuracy(found.correct, weights), accuracy(found.correct_cloze, weights)
-    change, cloze_change, p = _UNPAIRED, _UNPAIRED, None
+    change, cloze_change, p = by_label.unavailable(), by_cloze.unavailable(), None
     if condition.g_condition == "gstar":
         reference = answers[baseline]
         change = by_label.minus(accuracy(reference.correct, weights))

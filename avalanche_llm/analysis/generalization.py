@@ -14,7 +14,7 @@ from jaxtyping import Int64, UInt16
 from avalanche_llm.analysis.conditions import Condition
 from avalanche_llm.analysis.grid_rows import branching_columns, raster_columns
 from avalanche_llm.analysis.summarize import Row, RowHead
-from avalanche_llm.metrics.branching import branching, branching_sums
+from avalanche_llm.metrics.branching import branching, branching_sums, held, scale_of
 from avalanche_llm.metrics.likelihood import Sampled, SequenceNll, mean_nll
 from avalanche_llm.metrics.signatures import sequence_totals, susceptibility, susceptibility_bootstrap
 from avalanche_llm.raster.build import occupancy
@@ -22,7 +22,6 @@ from avalanche_llm.raster.build import occupancy
 COMPARED: Final = ("b_tot", "delta_b_tot", "chi", "nll_mean")
 """Measures whose difference between g* and g = 1 is reported."""
 SILENT: Final = "no event of data set B reaches the thresholds of data set A"
-_UNPAIRED: Final = Sampled(float("nan"), np.full(1, np.nan))
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,8 @@ def measure(
     """Measure the raster A and the likelihood of one condition; a silent raster gives NaN. `rates`: its achieved rates."""
     sums, totals = branching_sums(occupancy(counts)), sequence_totals(counts)
     point, drawn = branching(sums), branching(sums, weights)
-    chi = Sampled(float(susceptibility(totals, eps=chi_eps)), susceptibility_bootstrap(totals, weights, eps=chi_eps))
+    chi_drawn = susceptibility_bootstrap(totals, weights, eps=chi_eps)
+    chi = Sampled(float(susceptibility(totals, eps=chi_eps)), chi_drawn, weights, "log")
     likelihood = mean_nll(nll, weights)
     columns = {
         **condition.columns(),
@@ -58,9 +58,17 @@ def measure(
         **_with_interval("nll_mean", likelihood),
         **_with_interval("ppl", likelihood.exponential()),
     }
+    ratios = {
+        name: Sampled(
+            float(getattr(point, name)),
+            np.where(held(name, sums), getattr(drawn, name), np.nan),  # as `branching_interval`: few pairs, no interval
+            weights,
+            scale_of(name),
+        )
+        for name in ("b_tot", "delta_b_tot")
+    }
     compared = {
-        "b_tot": Sampled(float(point.b_tot), drawn.b_tot),
-        "delta_b_tot": Sampled(float(point.delta_b_tot), drawn.delta_b_tot),
+        **ratios,
         "chi": chi,
         "nll_mean": likelihood,
     }
@@ -88,7 +96,8 @@ def generalization_row(head: RowHead, row: Row) -> Row:
 def _differences(found: Measured, reference: Measured) -> Row:
     at_gstar = found.condition.g_condition == "gstar"
     differences = {
-        name: found.compared[name].minus(reference.compared[name]) if at_gstar else _UNPAIRED for name in COMPARED
+        name: found.compared[name].minus(reference.compared[name]) if at_gstar else found.compared[name].unavailable()
+        for name in COMPARED
     }
     columns: Row = {}
     for name, difference in differences.items():

@@ -13,8 +13,7 @@ from jaxtyping import Int64
 from avalanche_llm.events.collect import LayerTail
 from avalanche_llm.events.rate_match import Cell, RateTargets, Thresholds, check_rates, thresholds
 from avalanche_llm.events.spike import magnitude
-from avalanche_llm.metrics.branching import Branching, BranchingSums, branching, branching_sums
-from avalanche_llm.metrics.stats import percentile_interval
+from avalanche_llm.metrics.branching import Branching, BranchingSums, branching, branching_interval, branching_sums
 from avalanche_llm.raster.build import count_raster, occupancy
 from avalanche_llm.settings import Events
 
@@ -113,12 +112,12 @@ def sums_columns(sums: BranchingSums) -> dict[str, np.ndarray]:
 
 
 def branching_columns(sums: BranchingSums, weights: Int64[np.ndarray, "reps seq"]) -> dict[str, float]:
-    """Branching over its nulls with bootstrap intervals over sequences."""
+    """Branching over its nulls with bootstrap intervals over sequences, NaN where none can be given."""
     point: Branching = branching(sums)
     replicates: Branching = branching(sums, weights)
     columns = {name: float(getattr(point, name)) for name in REPORTED}
     for name in BOOTSTRAPPED:
-        interval = percentile_interval(getattr(replicates, name))
+        interval = branching_interval(name, sums, point, replicates, weights)
         columns |= {f"{name}_ci_low": float(interval.low), f"{name}_ci_high": float(interval.high)}
     return columns
 

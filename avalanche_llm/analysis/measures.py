@@ -3,6 +3,7 @@
 Nothing here knows of runs, tables or figures; nothing raises on data that are merely thin: what is not available says why.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,12 +11,12 @@ import numpy as np
 from jaxtyping import Int64, UInt8, UInt16
 
 from avalanche_llm.metrics.avalanches import AvalancheTable, avalanches
-from avalanche_llm.metrics.branching import Branching, branching, branching_sums
+from avalanche_llm.metrics.branching import Branching, branching, branching_interval, branching_sums, excess_over_draw
 from avalanche_llm.metrics.density import Density, density
 from avalanche_llm.metrics.null_ensemble import permutation_ensemble, shift_ensemble
 from avalanche_llm.metrics.regression import MultistepFit, multistep_regression
 from avalanche_llm.metrics.signatures import CracklingFit, crackling, sequence_totals, susceptibility, susceptibility_bootstrap
-from avalanche_llm.metrics.stats import Interval, exceedance_p, percentile_interval, z_score
+from avalanche_llm.metrics.stats import Interval, exceedance_p, t_interval, z_score
 from avalanche_llm.metrics.tails import TailFit, fit_tail
 from avalanche_llm.raster.build import occupancy
 from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, MARGIN_SWAP, PERMUTATION, draw_null, null_seed
@@ -23,6 +24,11 @@ from avalanche_llm.settings import Statistics
 
 TOKEN_LAGS: Final = 20
 LAYER_LAGS: Final = 8
+INTERVALS: Final = (
+    *("b_time", "b_depth", "b_tot", "delta_b_time", "delta_b_depth", "delta_b_tot"),
+    *("delta_b_depth_shift", "delta_b_tot_shift"),
+)
+"""What a condition's branching has an interval of."""
 ENSEMBLE_SEQ: Final = -1
 """The sequence in the seed of an ensemble, which covers all sequences at once."""
 
@@ -46,13 +52,14 @@ class Susceptibility:
 
 @dataclass(frozen=True)
 class ConditionMeasures:
-    """The measurements of one condition. Branching values are scalars, `replicates` has one value a bootstrap replicate."""
+    """The measurements of one condition. Branching values are scalars, `intervals` are those of INTERVALS."""
 
     branching: Branching
-    replicates: Branching
+    intervals: Mapping[str, Interval]
     permutation: NullComparison
     shift: NullComparison
-    swap_b_tot: float
+    swap_excess: float
+    swap_interval: Interval
     susceptibility: Susceptibility
     avalanches_4n: AvalancheTable
     avalanches_8n: AvalancheTable
@@ -86,13 +93,15 @@ def measure_condition(
         for null_id in (PERMUTATION, CIRCULAR_SHIFT)
     )
     swapped = draw_null(MARGIN_SWAP, x, counts, seed=seed, condition=condition, seq_ids=range(len(x)))
-    totals = sequence_totals(counts)
+    swap_excess, swap_interval = excess_over_draw(sums, branching_sums(swapped.occupancy), weights)
+    totals, replicates = sequence_totals(counts), branching(sums, weights)
     return ConditionMeasures(
         branching=point,
-        replicates=branching(sums, weights),
+        intervals={name: branching_interval(name, sums, point, replicates, weights) for name in INTERVALS},
         permutation=permutation,
         shift=shift,
-        swap_b_tot=float(branching(branching_sums(swapped.occupancy)).b_tot),
+        swap_excess=swap_excess,
+        swap_interval=swap_interval,
         susceptibility=measure_susceptibility(totals, weights, statistics),
         avalanches_4n=found_4n,
         avalanches_8n=found_8n,
@@ -106,7 +115,6 @@ def measure_condition(
             d_min=statistics.crackling_d_range_min,
             d_max=statistics.crackling_d_range_max,
             min_points=statistics.crackling_min_points,
-            weights=weights,
             ci_width_max=statistics.ci_width_max,
         ),
         tail=fit_tail(
@@ -122,10 +130,10 @@ def measure_susceptibility(
     totals: Int64[np.ndarray, " seq"], weights: Int64[np.ndarray, "reps seq"], statistics: Statistics
 ) -> Susceptibility:
     """chi of one condition with its bootstrap interval."""
-    replicates = susceptibility_bootstrap(totals, weights, eps=statistics.chi_eps)
+    chi = float(susceptibility(totals, eps=statistics.chi_eps))
     return Susceptibility(
-        float(susceptibility(totals, eps=statistics.chi_eps)),
-        percentile_interval(replicates),
+        chi,
+        t_interval(chi, susceptibility_bootstrap(totals, weights, eps=statistics.chi_eps), weights, scale="log"),
         float(susceptibility(totals, eps=statistics.chi_eps, ddof=1)),
     )
 

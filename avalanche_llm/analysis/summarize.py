@@ -9,7 +9,6 @@ import pandas as pd
 
 from avalanche_llm.analysis.measures import ConditionMeasures
 from avalanche_llm.metrics.avalanches import AvalancheTable
-from avalanche_llm.metrics.stats import percentile_interval
 from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, PERMUTATION
 
 INTERVALS: Final = ("b_time", "b_depth", "b_tot", "delta_b_time", "delta_b_depth", "delta_b_tot")
@@ -82,10 +81,9 @@ def _optional(key: Row, measured: ConditionMeasures, grid: pd.Series, marginals:
     point, chi = measured.branching, measured.susceptibility
     columns: Row = {}
     for name in INTERVALS:
-        interval = percentile_interval(getattr(measured.replicates, name))
+        interval = measured.intervals[name]
         columns |= {f"opt_{name}_ci_low": float(interval.low), f"opt_{name}_ci_high": float(interval.high)}
-    depth_shift = percentile_interval(measured.replicates.delta_b_depth_shift)
-    shift = percentile_interval(measured.replicates.delta_b_tot_shift)
+    depth_shift, shift = measured.intervals["delta_b_depth_shift"], measured.intervals["delta_b_tot_shift"]
     return columns | {
         "opt_chi_ci_low": float(chi.interval.low),
         "opt_chi_ci_high": float(chi.interval.high),
@@ -114,7 +112,9 @@ def _optional(key: Row, measured: ConditionMeasures, grid: pd.Series, marginals:
         "opt_shift_p_b_depth": measured.shift.p,
         "opt_n_avalanches_8n": float(len(measured.avalanches_8n)),
         "opt_avalanche_size_mean_8n": _mean(measured.avalanches_8n.size),
-        "opt_swap_delta_b_tot": float(point.b_tot) - measured.swap_b_tot,
+        "opt_swap_delta_b_tot": measured.swap_excess,
+        "opt_swap_delta_b_tot_ci_low": float(measured.swap_interval.low),
+        "opt_swap_delta_b_tot_ci_high": float(measured.swap_interval.high),
         "opt_rate_z_max": _held_out_z(held_out, key),
     }
 

@@ -19,9 +19,9 @@ from avalanche_llm.metrics import avalanches as components
 from avalanche_llm.metrics import signatures, tails
 from avalanche_llm.metrics.branching import branching as pooled
 from avalanche_llm.metrics.branching import branching_sums
-from avalanche_llm.metrics.regression import multistep_regression, multistep_replicates
+from avalanche_llm.metrics.regression import memory_interval
 from avalanche_llm.metrics.signatures import CracklingFit, sequence_totals
-from avalanche_llm.metrics.stats import bootstrap_weights, percentile_interval
+from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.metrics.tails import TailFit
 from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, PERMUTATION
 from avalanche_llm.settings import Statistics
@@ -148,18 +148,17 @@ def susceptibility(raster: Any, *, reps: int | None = None) -> Susceptibility:
     return measures.measure_susceptibility(sequence_totals(found.counts), _weights(found, statistics), statistics)
 
 
-def memory(raster: Any, *, along: str = "token", k_max: int | None = None, reps: int | None = None) -> Memory:
+def memory(raster: Any, *, along: str = "token", k_max: int | None = None) -> Memory:
     """m of the summed activity along "token" (time; lags up to 20) or "layer" (channel; lags up to 8)."""
-    found, statistics = as_raster(raster), _statistics(reps=reps)
+    found = as_raster(raster)
     if along not in ("token", "layer"):
         raise SchemaError(f"expected along to be token (time) or layer (channel), found {along!r}")
     axis, lags = (1, measures.TOKEN_LAGS) if along == "token" else (2, measures.LAYER_LAGS)
     activity: Int64[np.ndarray, "trial time"] = found.counts.sum(axis=axis, dtype=np.int64)
     k_max = lags if k_max is None else k_max
-    fit = multistep_regression(activity, k_max=k_max)
+    fit, interval = memory_interval(activity, k_max=k_max)
     if fit.reason:
         return Memory(Estimate(NAN), fit.b, fit.slopes, found.n_sequences, fit.reason)
-    interval = percentile_interval(multistep_replicates(activity, _weights(found, statistics), k_max=k_max))
     return Memory(Estimate(fit.m, float(interval.low), float(interval.high)), fit.b, fit.slopes, found.n_sequences)
 
 
@@ -172,9 +171,9 @@ def tail(raster: Any, *, adjacency: str = "ADJ_4N") -> TailFit:
     )
 
 
-def crackling(raster: Any, *, adjacency: str = "ADJ_4N", reps: int | None = None) -> CracklingFit:
+def crackling(raster: Any, *, adjacency: str = "ADJ_4N") -> CracklingFit:
     """gamma of mean size against duration, with its interval and gate."""
-    found, statistics = as_raster(raster), _statistics(reps=reps)
+    found, statistics = as_raster(raster), canonical().statistics
     table = avalanches(found, adjacency=adjacency)
     return signatures.crackling(
         table.size,
@@ -184,7 +183,6 @@ def crackling(raster: Any, *, adjacency: str = "ADJ_4N", reps: int | None = None
         d_min=statistics.crackling_d_range_min,
         d_max=statistics.crackling_d_range_max,
         min_points=statistics.crackling_min_points,
-        weights=_weights(found, statistics),
         ci_width_max=statistics.ci_width_max,
     )
 

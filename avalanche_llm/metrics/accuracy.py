@@ -51,8 +51,9 @@ def margin(scores: Float64[np.ndarray, " choice"], answer: int) -> float:
 
 
 def accuracy(correct: Bool[np.ndarray, " question"], weights: Int64[np.ndarray, "reps question"]) -> Sampled:
-    """Share of right answers with its bootstrap replicates."""
-    return Sampled(float(correct.mean()), weights @ correct.astype(np.float64) / len(correct))
+    """Share of right answers with its bootstrap replicates; the interval is that of the arcsine root, so within 0 and 1."""
+    replicates = weights @ correct.astype(np.float64) / len(correct)
+    return Sampled(float(correct.mean()), replicates, weights, "arcsine")
 
 
 def mcnemar(reference: Bool[np.ndarray, " question"], other: Bool[np.ndarray, " question"]) -> Discordance:

@@ -27,16 +27,24 @@ likely. The relative shift of two layers is 0 with probability 1 / (T - 1) and e
 shift: the null is the raster itself. A layer with a memory along tokens loses more pairs at the new opening
 than the seam of its ends brings, so that b_time, and with it b_tot, exceeds this null although layers are
 unrelated; b_depth does not, and is what is tested against shifts (docs/validity.md).
+
+Intervals are those of `metrics.stats`, of b on the logarithm, of its differences as they are. Where few sequences hold a pair
+of the kind that is counted, resamples do not show how the number of pairs varies, and no interval is given.
 """
 
 from dataclasses import dataclass, fields
 from types import EllipsisType
+from typing import Final
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Bool, Float64, Int64, UInt8
 
 from avalanche_llm.errors import SchemaError
+from avalanche_llm.metrics.stats import Interval, Scale, t_interval
 
+MIN_HOLDERS: Final = 5
+"""Sequences that must hold a pair before an interval is given, or all where there are fewer. If k of them hold the pairs, one
+resample in exp(k) has none."""
 Index = int | slice | EllipsisType | np.ndarray | tuple[int | slice | EllipsisType | np.ndarray, ...]
 
 
@@ -143,6 +151,45 @@ def branching(sums: BranchingSums, weights: Int64[np.ndarray, "reps seq"] | None
         delta_b_depth_shift=per_site(depth - shift_depth, sites),
         delta_b_tot_shift=per_site((time + depth) - (shift_time + shift_depth), sites),
     )
+
+
+def branching_interval(
+    name: str, sums: BranchingSums, point: Branching, replicates: Branching, weights: Int64[np.ndarray, "reps seq"]
+) -> Interval:
+    """The interval of one ratio or excess, a field of Branching; NaN bounds where too few sequences hold a pair (`held`)."""
+    found = t_interval(getattr(point, name), getattr(replicates, name), weights, scale=scale_of(name))
+    given = held(name, sums)
+    low, high = (np.where(given, bound, np.nan) for bound in (found.low, found.high))
+    if given.ndim == 0:
+        return Interval(float(low), float(high), found.n_valid)
+    return Interval(low, high, found.n_valid)
+
+
+def excess_over_draw(
+    sums: BranchingSums, drawn: BranchingSums, weights: Int64[np.ndarray, "reps seq"]
+) -> tuple[float, Interval]:
+    """b_tot less that of one drawn surrogate a sequence with the same sites, and its interval, of one condition.
+
+    Every sequence has a surrogate of its own, so the differences of sequences vary by the surrogates too.
+    """
+    pairs = (sums.time_pairs + sums.depth_pairs) - (drawn.time_pairs + drawn.depth_pairs)
+    value = float(per_site(_pool(pairs, None), _pool(sums.n_sites, None)))
+    if not held("delta_b_tot", sums):
+        return value, Interval(float("nan"), float("nan"), 0)
+    return value, t_interval(value, per_site(_pool(pairs, weights), _pool(sums.n_sites, weights)), weights)
+
+
+def scale_of(name: str) -> Scale:
+    """A ratio of pairs to sites is positive, its excess over a null is a difference."""
+    return "identity" if name.startswith("delta") else "log"
+
+
+def held(name: str, sums: BranchingSums) -> Bool[np.ndarray, "*cond"]:
+    """Whether MIN_HOLDERS sequences, or all, hold a pair of the kind that this ratio or excess counts."""
+    pairs = {"time": sums.time_pairs, "depth": sums.depth_pairs, "tot": sums.time_pairs + sums.depth_pairs}
+    (kind,) = (kind for kind in pairs if f"b_{kind}" in name)
+    holders = np.count_nonzero(pairs[kind], axis=-1)
+    return np.asarray(holders >= min(MIN_HOLDERS, sums.n_sites.shape[-1]))
 
 
 def per_site(

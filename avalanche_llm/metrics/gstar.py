@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from avalanche_llm.errors import SchemaError
-from avalanche_llm.metrics.stats import percentile_interval
+from avalanche_llm.metrics.stats import Interval
 from avalanche_llm.settings import GstarMethod
 
 GstarStatus = Literal["bracketed", "grid_edge", "no_crossing"]
@@ -150,9 +150,13 @@ def choose_gstar(
     b_tot: Float[np.ndarray, " gain"],
     values: Float[np.ndarray, " gain"],
     replicates: Float[np.ndarray, "rep gain"],
+    interval: Interval,
     method: GstarMethod,
 ) -> GstarChoice:
-    """The choice by `values` of the method's quantity, with its status and bootstrap interval.
+    """The choice by `values` of the method's quantity, with its status and the interval of the gain.
+
+    The gain is one of a few: its interval is that of the gains which resampled sequences choose. `interval`, `[gain]`, is that of
+    `values`, for the curve.
 
     Raises SchemaError if the quantity is undefined at every gain.
     """
@@ -177,14 +181,11 @@ def choose_gstar(
         ci_high=float(high),
         n_valid_replicates=len(picked),
         bootstrap_share=share,
-        curve=_curve(gains, values, replicates),
+        curve=_curve(gains, values, interval),
     )
 
 
-def _curve(
-    gains: Float[np.ndarray, " gain"], values: Float[np.ndarray, " gain"], replicates: Float[np.ndarray, "rep gain"]
-) -> list[CurvePoint]:
-    interval = percentile_interval(replicates.T)
+def _curve(gains: Float[np.ndarray, " gain"], values: Float[np.ndarray, " gain"], interval: Interval) -> list[CurvePoint]:
     columns = (np.asarray(column).tolist() for column in (gains, values, interval.low, interval.high, interval.n_valid))
     return [
         CurvePoint(g, _known(value), _known(low), _known(high), n) for g, value, low, high, n in zip(*columns, strict=True)

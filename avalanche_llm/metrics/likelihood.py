@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from avalanche_llm.errors import SchemaError
-from avalanche_llm.metrics.stats import Interval, percentile_interval
+from avalanche_llm.metrics.stats import Interval, Scale, t_interval
 
 
 @dataclass(frozen=True)
@@ -35,26 +35,34 @@ class SequenceNll:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A number and its bootstrap replicates, in its own unit; NaN where it is not available."""
+    """A number and its replicates under `weights`, in its own unit; NaN where it is not available. `scale` is its interval's."""
 
     value: float
     replicates: Float64[np.ndarray, " reps"]
+    weights: Int64[np.ndarray, "reps seq"]
+    scale: Scale = "identity"
 
     @property
     def interval(self) -> Interval:
-        """95 % percentile interval; replicates that are NaN are left out."""
-        return percentile_interval(self.replicates)
+        """95 % interval (`metrics.stats`)."""
+        return t_interval(self.value, self.replicates, self.weights, scale=self.scale)
 
     def minus(self, reference: "Sampled") -> "Sampled":
         """The paired difference: both sides come from the same weights."""
-        return Sampled(self.value - reference.value, self.replicates - reference.replicates)
+        return Sampled(self.value - reference.value, self.replicates - reference.replicates, self.weights)
 
     def exponential(self) -> "Sampled":
-        """A perplexity from nats per token, or a ratio of perplexities from their difference."""
-        return Sampled(float(np.exp(self.value)), np.exp(self.replicates))
+        """A perplexity from nats per token, or a ratio of perplexities from their difference; its interval is the exponential."""
+        return Sampled(float(np.exp(self.value)), np.exp(self.replicates), self.weights, "log")
+
+    def unavailable(self) -> "Sampled":
+        """The same without a value, where there is nothing to compare."""
+        nan = float("nan")
+        return Sampled(nan, np.full(self.replicates.shape, nan), self.weights, self.scale)
 
 
 def mean_nll(nll: SequenceNll, weights: Int64[np.ndarray, "reps seq"]) -> Sampled:
     """nll_mean, nats per token: sums over sums, in every replicate too."""
     drawn = weights.astype(np.float64)
-    return Sampled(float(nll.nll_sum.sum() / nll.n_predicted.sum()), (drawn @ nll.nll_sum) / (drawn @ nll.n_predicted))
+    replicates = (drawn @ nll.nll_sum) / (drawn @ nll.n_predicted)
+    return Sampled(float(nll.nll_sum.sum() / nll.n_predicted.sum()), replicates, weights)

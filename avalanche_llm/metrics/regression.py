@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Int64
 from scipy import stats
 
-from avalanche_llm.metrics.stats import FloatLike
+from avalanche_llm.metrics.stats import FloatLike, Interval, leave_one_out, t_interval
 
 M_BOUNDS: Final = (1e-3, 1.5)
 """Bounds of the fitted m. Correlations that grow with the lag end at the upper one: not available."""
@@ -91,10 +91,11 @@ def multistep_replicates(
 ) -> Float64[np.ndarray, " reps"]:
     """m of resampled trials, each replicate with its own mean at every time; NaN where that replicate has no m.
 
-    What the products of a replicate sum to follows from the products of each trial and the replicate's mean, so that there is no
-    loop over replicates. With every weight 1 it is m of `multistep_regression`.
+    Every row of the weights has the same sum: bootstrap weights, or those that leave one trial out. What the products of a
+    replicate sum to follows from the products of each trial and the replicate's mean, so that there is no loop over replicates.
+    With every weight 1 it is m of `multistep_regression`.
     """
-    n_trials, n_times = activity.shape
+    n_trials, n_times = int(weights[0].sum()), activity.shape[1]
     if n_trials < 2 or k_max < 2 or n_times < k_max + 2:
         return np.full(len(weights), np.nan)
     centred = activity - activity.mean(axis=0)  # less is cancelled below
@@ -109,11 +110,19 @@ def multistep_replicates(
 
     lags = range(1, k_max + 1)
     squares = np.stack([over_times(k, 0) for k in lags], axis=-1)
-    varies = (squares > 1e-9 * n_trials).all(axis=-1)
+    varies: Bool[np.ndarray, " reps"] = np.all(squares > 1e-9 * n_trials, axis=-1)
     slopes = np.stack([over_times(k, k) for k in lags], axis=-1) / np.where(varies[:, None], squares, 1.0)
     m, b = _exponential_decay(slopes)
     known = varies & (_p_independent(slopes, n_trials, n_times) <= SIGNIFICANCE) & _decays(m, b)
     return np.where(known, m, np.nan)
+
+
+def memory_interval(
+    activity: Float[np.ndarray, "trial time"] | Int[np.ndarray, "trial time"], *, k_max: int
+) -> tuple[MultistepFit, Interval]:
+    """The fit, and the interval of m from leaving out one trial at a time; NaN bounds where some of those give no m."""
+    fit, weights = multistep_regression(activity, k_max=k_max), leave_one_out(len(activity))
+    return fit, t_interval(fit.m, multistep_replicates(activity, weights, k_max=k_max), weights)
 
 
 def _p_independent(slopes: Float64[np.ndarray, "*reps lag"], n_trials: int, n_times: int) -> Float64[np.ndarray, "*reps"]:

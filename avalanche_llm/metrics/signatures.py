@@ -7,7 +7,9 @@ Independent Poisson counts have chi = 1. gamma is the ordinary least-squares slo
 distinct duration in [d_min, d_max]; mean-field branching has gamma = 2 (Sethna, Dahmen and Myers 2001), but
 only for long avalanches: between 3 and 64 steps a critical branching process itself gives about 1.78. What
 is uncertain is the choice of sequences, so sequences are resampled: a replicate is a row of weights times
-per-sequence sums.
+per-sequence sums. The interval of chi is symmetric in log chi (`metrics.stats`). gamma leaves out one
+sequence at a time: a bootstrap resample lacks a third of the sequences and with them many of the rare long
+durations, each a point of the fit, and so shows too small a spread.
 
 Neither is evidence of criticality by itself: a gamma exists for every cloud of components that grow with
 their duration, and chi peaks wherever sequences differ most.
@@ -19,10 +21,8 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Int64, UInt
 
-from avalanche_llm.metrics.stats import percentile_interval
+from avalanche_llm.metrics.stats import leave_one_out, t_interval
 
-MIN_VALID_SHARE: Final = 0.5
-"""An interval needs at least this share of the replicates to have been fitted."""
 GAIN_DECIMALS: Final = 9
 """Gains are written with few decimals; 0.9 - 0.7 must count as 0.2."""
 _ROUNDING: Final = 1e-24
@@ -66,7 +66,7 @@ def susceptibility_bootstrap(
 
 @dataclass(frozen=True)
 class CracklingFit:
-    """gamma (no unit) with its 95% bootstrap interval. NaN, a `reason` and not passed where not available.
+    """gamma (no unit) with its 95 % interval over sequences. NaN, a `reason` and not passed where not available.
 
     `passed` says that the interval exists and is at most as wide as allowed. It says nothing about the cause.
     """
@@ -96,14 +96,13 @@ def crackling(
     d_min: int,
     d_max: int,
     min_points: int,
-    weights: Int64[np.ndarray, "reps seq"],
     ci_width_max: float,
 ) -> CracklingFit:
     """Fit the crackling relation and its interval; never raises on data, the reason says what was missing.
 
-    A replicate counts when it has at least `min_points` durations, and half of them must. Sequences without
-    an avalanche in the range take part in the resampling; if only one has any, resampling would show no
-    spread.
+    A replicate counts when it has at least `min_points` durations, and nearly all must (`metrics.stats`).
+    Sequences without an avalanche in the range take part in the resampling; if only one has any, resampling
+    would show no spread.
     """
     if d_max < d_min:
         return CracklingFit.unavailable(f"empty range of durations [{d_min}, {d_max}]")
@@ -127,12 +126,12 @@ def crackling(
 
     log_d = np.log(grid)
     gamma, r2, _ = _slopes(log_d, events.sum(axis=0, keepdims=True), number.sum(axis=0, keepdims=True))
-    drawn = weights.astype(np.float64)
+    drawn = leave_one_out(n_sequences)
     replicates, _, points = _slopes(log_d, drawn @ events, drawn @ number)
     replicates[points < needed] = np.nan
-    interval = percentile_interval(replicates)
-    if interval.n_valid < MIN_VALID_SHARE * len(weights):
-        reason = f"{interval.n_valid} of {len(weights)} replicates had {needed} durations, half of them must"
+    interval = t_interval(float(gamma[0]), replicates, drawn)
+    if not np.isfinite(interval.low):
+        reason = f"{interval.n_valid} of {n_sequences} fits without one sequence had {needed} durations, nearly all must"
         return CracklingFit.unavailable(reason, n_points=n_points, n_used=n_used)
     low, high = float(interval.low), float(interval.high)
     narrow = bool(high - low <= ci_width_max)

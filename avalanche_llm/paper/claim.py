@@ -15,6 +15,7 @@ import pandas as pd
 from avalanche_llm.paper.facts import Fact, Origin, Sheet
 from avalanche_llm.paper.inputs import CELL, SELECTIONS, PaperInputs
 from avalanche_llm.paper.prose import Prose, prose, span
+from avalanche_llm.paper.rules import above
 
 Verdict = Literal["supported", "mixed", "not supported", "undetermined"]
 
@@ -65,9 +66,9 @@ def excess(claim_id: str, title: str, column: str, low: str, at: str, sheet: She
     return judged(
         claim_id,
         title,
-        f"the lower end of the bootstrap interval of {column} lies above zero",
+        f"the lower end of the interval of {column} lies above zero",
         sheet,
-        (sheet.frame[low] > 0).to_numpy(),
+        above(sheet.frame[low]),
         f"{at} the interval of {column} lies above zero in {{k}} of {{n}} cells; its value is {{excess}} pairs a site, where "
         "b_tot itself is {b_tot}.",
         excess=span(sheet.span(column)),

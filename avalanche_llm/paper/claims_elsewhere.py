@@ -6,6 +6,7 @@ from typing import Final
 from avalanche_llm.paper.claim import Claim, away, excess, judged, known
 from avalanche_llm.paper.inputs import PaperInputs
 from avalanche_llm.paper.prose import prose, span
+from avalanche_llm.paper.rules import above, no_worse
 
 
 def _excess_on_b(inputs: PaperInputs) -> Claim:
@@ -22,10 +23,10 @@ def _likelihood(inputs: PaperInputs) -> Claim:
         "The model predicts data set B no worse at the selected gain",
         "the upper end of the paired interval of the change in negative log-likelihood is zero or below",
         sheet,
-        (sheet.frame["opt_diff_nll_mean_ci_high"] <= 0).to_numpy(),
+        no_worse(sheet.frame["opt_diff_nll_mean_ci_high"]),
         "At a selected gain other than the baseline this holds in {k} of {n} cells, and in {worse} the interval lies above "
         "zero: the model predicts worse there. The negative log-likelihood changes by {change} nats a token.",
-        worse=sheet.count((sheet.frame["opt_diff_nll_mean_ci_low"] > 0).to_numpy(), "opt_diff_nll_mean_ci_low > 0"),
+        worse=sheet.count(above(sheet.frame["opt_diff_nll_mean_ci_low"]), "opt_diff_nll_mean_ci_low > 0"),
         change=span(sheet.span("opt_diff_nll_mean")),
     )
 
@@ -37,7 +38,7 @@ def _above_chance(inputs: PaperInputs) -> Claim:
         "The model answers the questions above chance at baseline, by the label's probability",
         "the lower end of the interval of accuracy lies above chance",
         sheet,
-        (sheet.frame["accuracy_ci_low"] > sheet.frame["opt_chance"]).to_numpy(),
+        above(sheet.frame["accuracy_ci_low"], sheet.frame["opt_chance"]),
         "By the label's probability the accuracy at the baseline gain is {accuracy}, its interval from {low}, where chance is "
         "{chance}; the rule holds in {k} of {n} rows, which share one evaluation. By the probability a byte of the full answer "
         "after the question alone the accuracy is {cloze}: a model may know answers and not bind them to labels.",
@@ -56,7 +57,7 @@ def _task_gain(inputs: PaperInputs) -> Claim:
         "The selected gain raises the accuracy on the questions",
         "the lower end of the paired interval of the change lies above zero",
         sheet,
-        (sheet.frame["opt_delta_accuracy_ci_low"] > 0).to_numpy(),
+        above(sheet.frame["opt_delta_accuracy_ci_low"]),
         "At a selected gain other than the baseline this holds in {k} of {n} cells; the accuracy changes by {change}, by the "
         "full answer by {cloze}, and the smallest McNemar p of a cell is {p}. Cells that share a gain share one evaluation.",
         change=span(sheet.span("opt_delta_accuracy")),

@@ -9,6 +9,7 @@ from avalanche_llm.paper.claim import Claim, at_baseline, at_gstar, away, excess
 from avalanche_llm.paper.facts import Sheet, constant
 from avalanche_llm.paper.inputs import CELL, GRID, HELD_OUT, SELECTIONS, VERDICTS, PaperInputs
 from avalanche_llm.paper.prose import span
+from avalanche_llm.paper.rules import above, preferred
 
 HELD_OUT_Z_LIMIT: Final = 4.0
 """Binomial standard deviations that the worst of some dozens of layers may be off by chance."""
@@ -81,17 +82,17 @@ def _beyond_shift(inputs: PaperInputs) -> Claim:
 
 
 def _beyond_swap(inputs: PaperInputs) -> Claim:
-    sheet = known(at_baseline(inputs), "opt_swap_delta_b_tot")
+    sheet = known(at_baseline(inputs), "opt_swap_delta_b_tot", "opt_swap_delta_b_tot_ci_low")
     share = sheet.made("swap_share", sheet.frame["opt_swap_delta_b_tot"] / sheet.frame["delta_b_tot"])
     return judged(
         "excess_swap",
         "Some of the excess remains when the events of each token and of each layer are kept",
-        "b_tot exceeds that of a margin-preserving swap; one swap a sequence, so without an interval",
+        "the lower end of the interval of opt_swap_delta_b_tot, over sequences and one swap of each, lies above zero",
         share,
-        (sheet.frame["opt_swap_delta_b_tot"] > 0).to_numpy(),
-        "Against swaps that keep every row and column sum, b_tot at the baseline gain is larger in {k} of {n} cells; {share} "
-        "of the excess over the permutation null remains. One swap of each sequence was drawn, so that this has no interval. "
-        "What the swap takes away goes with how many layers an eventful token excites.",
+        above(sheet.frame["opt_swap_delta_b_tot_ci_low"]),
+        "Against swaps that keep every row and column sum, one of each sequence, the interval of the excess at the baseline gain "
+        "lies above zero in {k} of {n} cells; {share} of the excess over the permutation null remains. What the swap takes away "
+        "goes with how many layers an eventful token excites.",
         share=span(share.span("swap_share")),
     )
 
@@ -134,12 +135,12 @@ def _tails(inputs: PaperInputs) -> Claim:
         "Avalanche sizes prefer a power law to a log-normal",
         "the log-likelihood ratio is positive and its Vuong p below the level",
         sheet,
-        ((ratio > 0) & (p < ALPHA)).to_numpy(),
+        preferred(ratio, p, ALPHA),
         "At the baseline gain the tail of the sizes prefers the power law at level {alpha} in {k} of {n} cells, and the "
         "log-normal in {other}; the log-likelihood ratio is {ratio} nats. A preferred power law alone would say little about "
         "its cause.",
         alpha=constant(sys.modules[__name__], "ALPHA", ALPHA),
-        other=sheet.count(((ratio < 0) & (p < ALPHA)).to_numpy(), "log-normal preferred"),
+        other=sheet.count(preferred(-ratio, p, ALPHA), "log-normal preferred"),
         ratio=span(sheet.span("llr_powerlaw_vs_lognormal")),
     )
 

@@ -33,8 +33,9 @@ def _always(inputs: PaperInputs) -> list[Prose]:
             percolation=span(summary.span("opt_occupancy_over_pc_4n")),
         ),
         prose(
-            "Intervals are percentiles of {reps} resamplings of {n} sequences on data set A. Few sequences make them too "
-            "narrow, and they say nothing about other models or other texts.",
+            "Intervals come from {reps} resamplings of {n} sequences on data set A. With few sequences that of the crackling "
+            "slope is too narrow, and that of susceptibility where a few sequences hold most events. They say nothing about "
+            "other models or other texts.",
             reps=reps,
             n=span(summary.span("n_sequences")),
         ),

@@ -3,7 +3,7 @@
 import inspect
 import sys
 
-from avalanche_llm.metrics import density, stats
+from avalanche_llm.metrics import branching, density, stats
 from avalanche_llm.metrics.gstar import CRITERIA
 from avalanche_llm.paper.facts import Fact, constant
 from avalanche_llm.paper.inputs import PaperInputs, configured, recorded
@@ -39,9 +39,9 @@ def methods(inputs: PaperInputs) -> list[Prose]:
 
 
 def interval_level() -> Fact:
-    """The level of every bootstrap interval, as the code has it."""
-    level = inspect.signature(stats.percentile_interval).parameters["level"].default
-    return constant(sys.modules[stats.percentile_interval.__module__], "percentile_interval.level", level)
+    """The level of every interval, as the code has it."""
+    level = inspect.signature(stats.t_interval).parameters["level"].default
+    return constant(sys.modules[stats.t_interval.__module__], "t_interval.level", level)
 
 
 def _of(inputs: PaperInputs, dotted: str) -> Fact:
@@ -110,12 +110,17 @@ def _branching(inputs: PaperInputs) -> list[Prose]:
             "delta_b = b - b_null",
         ),
         prose(
-            "Intervals are percentiles at level {level} over {reps} resamplings of the sequences; p counts the observed value "
-            "among {draws} draws of a null [@davison1997], whose runs follow [@mood1940]. Occupancy stands beside the site "
-            "percolation thresholds {four} for four and {eight} for eight neighbours [@newman2000] [@sykes1964]. The multistep "
-            "regression of [@wilting2018] is left out where its slopes do not differ from independent activity "
-            "[@boxpierce1970].",
+            "Intervals at level {level} are the estimate less its bias, plus and minus its standard error times Student's t "
+            "with one degree of freedom fewer than there are sequences. Bias and standard error come from {reps} resamplings "
+            "of the sequences [@efron1993], scaled up by what resampling a few of them falls short of [@hesterberg2015]; for "
+            "crackling from leaving out one sequence at a time [@miller1974]. They are those of the logarithm of b, chi and "
+            "perplexity, of the arcsine root of accuracy, of differences and slopes as they are. No interval of b or its "
+            "excess is given where fewer than {holders} sequences hold a pair. p counts the observed value among {draws} "
+            "draws of a null [@davison1997], whose runs follow [@mood1940]. Occupancy stands beside the site percolation "
+            "thresholds {four} for four and {eight} for eight neighbours [@newman2000] [@sykes1964]. The multistep regression "
+            "of [@wilting2018] is left out where its slopes do not differ from independent activity [@boxpierce1970].",
             level=interval_level(),
+            holders=constant(sys.modules[branching.__name__], "MIN_HOLDERS", branching.MIN_HOLDERS),
             reps=_of(inputs, "statistics.bootstrap_reps"),
             draws=_of(inputs, "statistics.null_draws"),
             four=constant(density, "PERCOLATION_THRESHOLD.ADJ_4N", density.PERCOLATION_THRESHOLD["ADJ_4N"]),

@@ -12,7 +12,7 @@ from avalanche_llm.errors import SchemaError
 from avalanche_llm.events.rate_match import Cell
 from avalanche_llm.events.tail_files import read_events
 from avalanche_llm.io.files import json_bytes, raw
-from avalanche_llm.metrics.branching import BranchingSums, branching
+from avalanche_llm.metrics.branching import BranchingSums, branching, branching_interval
 from avalanche_llm.metrics.gstar import CRITERIA, choose_gstar, refuse_task_metrics
 from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.phases.context import guard
@@ -72,12 +72,13 @@ def choose_all(
         by_gain = sums_from_rows(cell, len(gains))
         point = branching(by_gain)
         if method == "mr_near_one":
-            values, replicates = m_over_gains(activity[cast(Cell, (spike_def, rate))], weights)
+            values, replicates, interval = m_over_gains(activity[cast(Cell, (spike_def, rate))], weights)
         else:
-            quantity = CRITERIA[method].quantity
-            values, replicates = getattr(point, quantity), getattr(branching(by_gain, weights), quantity).T
+            quantity, resampled = CRITERIA[method].quantity, branching(by_gain, weights)
+            values, replicates = getattr(point, quantity), getattr(resampled, quantity).T
+            interval = branching_interval(quantity, by_gain, point, resampled, weights)
         try:
-            choice = choose_gstar(gains, point.b_tot, values, replicates, method)
+            choice = choose_gstar(gains, point.b_tot, values, replicates, interval, method)
         except SchemaError as error:
             raise SchemaError(f"{spike_def} at target rate {rate}: {error}") from error
         selections.append({"spike_def_id": spike_def, "target_rate": rate, **asdict(choice)})

@@ -12,6 +12,10 @@ probability that two tokens are both silent (Wilting and Priesemann 2018 for the
 Trees: a layer starts one event after every silent token and lets it branch with Poisson(m) until it is silent again,
 so every component of the raster is one tree, its span the tree's generations. Odd layers stay empty. At m = 1 the
 sizes fall as s^-3/2, and E[S | D] follows exactly from the generating function of size and generations.
+
+The end of the raster cuts the last tree of a layer, which then counts with the generations that are seen. With u[t] the
+probability that a tree starts at token t, u[t] = sum_d u[t - d - 1] P(D = d), a component of span D is a whole tree from a
+start before T - D, or any that lives D generations from T - D on; both have an exact number and an exact mean size.
 """
 
 from dataclasses import dataclass
@@ -31,11 +35,12 @@ _NEGLIGIBLE: Final = 1e-12
 
 @dataclass(frozen=True)
 class SimulatedTrees:
-    """A of trees, the exponent of their sizes at m = 1, and E[S | D] for D = 1 .. tokens, whole trees only."""
+    """A of trees, the exponent of their sizes at m = 1, and E[S | D] for D = 1 .. tokens, of whole trees and of components."""
 
     counts: UInt16[np.ndarray, "seq layer token"]
     size_exponent: float
     mean_size: Float64[np.ndarray, " duration"]
+    component_size: Float64[np.ndarray, " duration"]
 
 
 def branching_process(shape: Shape, m: float, *, immigration: float, seen: float, seed: int) -> SimulatedRaster:
@@ -74,22 +79,40 @@ def branching_trees(shape: Shape, m: float, *, seed: int) -> SimulatedTrees:
     for token in range(shape.n_tokens):
         alive = np.where(alive > 0, rng.poisson(m * alive), 1)
         counts[:, ::2, token] = alive
-    return SimulatedTrees(as_counts(counts), TREE_SIZE_EXPONENT, _mean_size(m, shape.n_tokens))
+    share, mean_size = _tree_law(m, shape.n_tokens)
+    return SimulatedTrees(as_counts(counts), TREE_SIZE_EXPONENT, mean_size, _component_size(m, share, mean_size))
 
 
-def _mean_size(m: float, generations: int) -> Float64[np.ndarray, " duration"]:
-    """E[S | D = n] from F_n(s) = E[s^S; D <= n] = s exp(m (F_(n-1)(s) - 1)) and its derivative at s = 1.
+def _tree_law(m: float, generations: int) -> tuple[Float64[np.ndarray, " duration"], Float64[np.ndarray, " duration"]]:
+    """P(D = n) and E[S | D = n] from F_n(s) = E[s^S; D <= n] = s exp(m (F_(n-1)(s) - 1)) and its derivative at s = 1.
 
     In differences q_n = P(D = n) = F_(n-1) expm1(m q_(n-1)), because those of F_n and of its derivative cancel.
     """
     within, events, q = np.exp(-m), np.exp(-m), np.exp(-m)
-    mean = np.ones(generations)
+    mean, share = np.ones(generations), np.full(generations, q)
     for n in range(1, generations):
         mean[n] = 1.0 + m * events + mean[n - 1] / special.exprel(m * q)
         q = within * np.expm1(m * q)
         within += q
         events += q * mean[n]
-    return mean
+        share[n] = q
+    return share, mean
+
+
+def _component_size(
+    m: float, share: Float64[np.ndarray, " duration"], mean_size: Float64[np.ndarray, " duration"]
+) -> Float64[np.ndarray, " duration"]:
+    """E[S | D] of the components of a raster of as many tokens as there are durations, the trees that its end cuts included."""
+    n_tokens = len(share)
+    start = np.zeros(n_tokens)
+    start[0] = 1.0
+    for token in range(2, n_tokens):
+        start[token] = start[token - 2 :: -1] @ share[: token - 1]
+    last = start[::-1]  # the start that leaves D tokens
+    before = np.append(0.0, start.cumsum()[:-1])[::-1]  # starts that leave more
+    alive = 1.0 - np.append(0.0, share.cumsum()[:-1])
+    grown = np.power(m, np.arange(n_tokens)).cumsum() - np.append(0.0, (share * mean_size).cumsum()[:-1])
+    return np.asarray((before * share * mean_size + last * grown) / (before * share + last * alive))
 
 
 def _generating(s: float, m: float, immigration: float) -> float:

@@ -1,8 +1,8 @@
 """Branching and chi: intervals against the truth, and the laws of z and p against permutations and shifts.
 
-One simulation serves all numbers of sequences: the first n of every repetition. An interval covers where its
-percentile bounds enclose the truth of the process (`metrics.stats`; the same weights in every repetition, as in the
-pipeline). Null tests use the first NULL_SEQUENCES sequences and NULL_DRAWS draws.
+One simulation serves all numbers of sequences: the first n of every repetition. An interval covers where it encloses the
+truth of the process (`metrics.stats`; the same weights in every repetition, as in the pipeline); one that is not given
+neither covers nor misses and is counted apart. Null tests use the first NULL_SEQUENCES sequences and NULL_DRAWS draws.
 """
 
 from collections.abc import Iterator
@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from scipy import stats
 
-from avalanche_llm.metrics.branching import BranchingSums, branching, branching_sums
+from avalanche_llm.metrics.branching import BranchingSums, branching, branching_interval, branching_sums
 from avalanche_llm.metrics.null_ensemble import permutation_ensemble, shift_ensemble
 from avalanche_llm.metrics.signatures import sequence_totals, susceptibility, susceptibility_bootstrap
-from avalanche_llm.metrics.stats import bootstrap_weights, exceedance_p, percentile_interval, z_score
+from avalanche_llm.metrics.stats import Interval, bootstrap_weights, exceedance_p, t_interval, z_score
+from avalanche_llm.paper.rules import above
 from avalanche_llm.raster.build import occupancy
 from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, PERMUTATION
 from avalanche_llm.simulate.truth import RasterTruth, Shape
@@ -45,7 +46,10 @@ _PART: Final = 100
 
 @dataclass(frozen=True)
 class IntervalRow:
-    """One measure of one process at one number of sequences. `above_zero`: intervals wholly above 0."""
+    """One measure of one process at one number of sequences. coverage: of the intervals given, None if none was.
+
+    `above_zero`: repetitions whose interval lies wholly above 0, the rule of the claims.
+    """
 
     scenario: str
     measure: str
@@ -53,7 +57,8 @@ class IntervalRow:
     truth: float
     mean: float
     sd: float
-    coverage: Share
+    given: Share
+    coverage: Share | None
     above_zero: Share
 
 
@@ -122,34 +127,30 @@ def _interval_rows(
 ) -> Iterator[IntervalRow]:
     for n_sequences in SEQUENCES:
         weights = bootstrap_weights(n_sequences, reps=limits.bootstrap_reps, seed=limits.bootstrap_seed)
-        points = [branching(part.sums[:, :n_sequences]) for part in parts]
-        replicates = [branching(part.sums[:, :n_sequences], weights) for part in parts]
+        chosen = [part.sums[:, :n_sequences] for part in parts]
+        points, replicates = [branching(sums) for sums in chosen], [branching(sums, weights) for sums in chosen]
         for measure in RATIOS:
             value = np.concatenate([getattr(point, measure) for point in points])
-            spread = np.concatenate([getattr(replicate, measure) for replicate in replicates])
-            yield interval_row(one.name, measure, n_sequences, getattr(truth, measure), value, spread)
+            found = _joined(
+                [
+                    branching_interval(measure, sums, point, drawn, weights)
+                    for sums, point, drawn in zip(chosen, points, replicates, strict=True)
+                ]
+            )
+            yield interval_row(one.name, measure, n_sequences, getattr(truth, measure), value, found)
         totals = np.concatenate([part.totals[:, :n_sequences] for part in parts])
-        yield interval_row(
-            one.name,
-            "chi",
-            n_sequences,
-            truth.chi,
-            susceptibility(totals, eps=limits.chi_eps),
-            susceptibility_bootstrap(totals, weights, eps=limits.chi_eps),
-        )
+        chi = susceptibility(totals, eps=limits.chi_eps)
+        drawn_chi = susceptibility_bootstrap(totals, weights, eps=limits.chi_eps)
+        yield interval_row(one.name, "chi", n_sequences, truth.chi, chi, t_interval(chi, drawn_chi, weights, scale="log"))
 
 
 def interval_row(
-    name: str,
-    measure: str,
-    n_sequences: int,
-    truth: float,
-    value: Float64[np.ndarray, " repetition"],
-    replicates: Float64[np.ndarray, "repetition reps"],
+    name: str, measure: str, n_sequences: int, truth: float, value: Float64[np.ndarray, " repetition"], interval: Interval
 ) -> IntervalRow:
-    """Point estimates and their bootstrap replicates against the truth."""
-    interval = percentile_interval(replicates)
+    """Estimates and intervals of all repetitions against the truth."""
     low, high = np.asarray(interval.low), np.asarray(interval.high)
+    given = np.isfinite(low)
+    covers = ((low <= truth) & (truth <= high))[given]
     return IntervalRow(
         scenario=name,
         measure=measure,
@@ -157,9 +158,15 @@ def interval_row(
         truth=truth,
         mean=float(value.mean()),
         sd=float(value.std(ddof=1)),
-        coverage=share((low <= truth) & (truth <= high)),
-        above_zero=share(low > 0.0),
+        given=share(given),
+        coverage=share(covers) if given.any() else None,
+        above_zero=share(above(low)),
     )
+
+
+def _joined(parts: list[Interval]) -> Interval:
+    low, high, n_valid = (np.concatenate([getattr(part, name) for part in parts]) for name in ("low", "high", "n_valid"))
+    return Interval(low, high, n_valid)
 
 
 def _null_rows(one: Scenario, parts: list[_Repetitions]) -> Iterator[NullRow]:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from avalanche_llm.plotting.fig_dots import Dot, dot_panel
 from avalanche_llm.plotting.fig_panels import legend_above, line_handle
@@ -15,7 +16,7 @@ from avalanche_llm.plotting.style import BLACK, GREY, Provenance, Series, new_fi
 from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, PERMUTATION
 from avalanche_llm.validity.branching_study import LEVEL, IntervalRow, NullRow
 from avalanche_llm.validity.exponent_study import GrowthRow, TailRow
-from avalanche_llm.validity.goals import COVERAGE
+from avalanche_llm.validity.goals import COVERAGE, MOSTLY
 from avalanche_llm.validity.markup import NULL_NAMES
 from avalanche_llm.validity.memory_study import MemoryRow
 from avalanche_llm.validity.results import Results, scenarios_of
@@ -54,17 +55,24 @@ def figure_files(results: Results, data: bytes) -> dict[str, bytes]:
 
 @styled
 def coverage_figure(rows: Sequence[IntervalRow]) -> Figure:
-    """Coverage of 95 % intervals by process and number of sequences; the grey band is the goal."""
+    """Coverage of 95 % intervals by process and number of sequences, where they are mostly given; the grey band is the goal."""
     names, numbers = scenarios_of(rows), sorted({row.n_sequences for row in rows})
     figure = new_figure(4.0)
     panels = figure.subplots(1, 3, sharey=True)
     for axes, measure in zip(panels, ("b_tot", "delta_b_tot", "chi"), strict=True):
         axes.axvspan(*COVERAGE, color=GREY, alpha=0.25, linewidth=0)
-        chosen = [row for row in rows if row.measure == measure]
-        places = [(names.index(row.scenario), numbers.index(row.n_sequences)) for row in chosen]
-        shares = [(row.coverage.value, row.coverage.low, row.coverage.high) for row in chosen]
-        dot_panel(axes, names, [Dot(*place, *share) for place, share in zip(places, shares, strict=True)], len(numbers))
+        dots = [
+            Dot(
+                names.index(row.scenario),
+                numbers.index(row.n_sequences),
+                *(row.coverage.value, row.coverage.low, row.coverage.high),
+            )
+            for row in rows
+            if row.measure == measure and row.coverage is not None and row.given.value >= MOSTLY
+        ]
+        dot_panel(axes, names, dots, len(numbers))
         axes.set_title(_MATH[measure])
+        axes.xaxis.set_major_locator(MaxNLocator(3))
     figure.supxlabel("intervals that contain the truth (share of repetitions)")
     legend_above(figure, [_dot_handle(i, f"{n} sequences") for i, n in enumerate(numbers)], columns=3)
     return figure

@@ -1,7 +1,7 @@
 """m along tokens: multistep regression and the one-step slope against the truth, and what has an m without branching.
 
-The pipeline reports m without an interval. Here sequences are resampled and the fit is made again, as for every other
-measure, in the cases marked `resampled`.
+The pipeline reports m without an interval. Here the fit is made again without each sequence in turn, and the interval is that
+of every other measure (`metrics.stats`), in the cases marked `resampled`.
 """
 
 from collections.abc import Callable
@@ -12,18 +12,15 @@ from typing import Final
 import numpy as np
 from jaxtyping import Int64
 
-from avalanche_llm.metrics.regression import multistep_regression
-from avalanche_llm.metrics.stats import bootstrap_weights, percentile_interval
+from avalanche_llm.metrics.regression import memory_interval, multistep_regression
 from avalanche_llm.simulate.cascade import branching_process
 from avalanche_llm.simulate.truth import Shape, SimulatedRaster
-from avalanche_llm.validity.limits import Limits
 from avalanche_llm.validity.scenarios import LAYERS, scenario, seed_of
 from avalanche_llm.validity.shares import Share, share
 
 SEQUENCES: Final = 64
 TOKENS: Final = 128
 LAGS: Final = 20
-RESAMPLES: Final = 100
 MOSTLY: Final = 0.5
 """A mean over repetitions is given where at least this share of them has an estimate."""
 
@@ -74,7 +71,7 @@ CASES: Final = (
 )
 
 
-def memory_study(index: int, repetitions: int, limits: Limits) -> MemoryRow:
+def memory_study(index: int, repetitions: int) -> MemoryRow:
     """The row of one case."""
     case = CASES[index]
     drawn = case.draw(
@@ -94,16 +91,11 @@ def memory_study(index: int, repetitions: int, limits: Limits) -> MemoryRow:
         mean=float(known.mean()) if len(known) else float("nan"),
         sd=float(known.std(ddof=1)) if len(known) > 1 else float("nan"),
         one_step=float(np.mean([fit.slopes[0] for fit in fits])),
-        coverage=_coverage(activity, drawn.truth.m, limits) if case.resampled else None,
+        coverage=_coverage(activity, drawn.truth.m) if case.resampled else None,
     )
 
 
-def _coverage(activity: Int64[np.ndarray, "repetition seq token"], truth: float, limits: Limits) -> Share:
-    """Share of intervals over resampled sequences that enclose the truth."""
-    chosen = [
-        np.repeat(np.arange(SEQUENCES), weight)
-        for weight in bootstrap_weights(SEQUENCES, reps=RESAMPLES, seed=limits.bootstrap_seed)
-    ]
-    replicates = np.array([[multistep_regression(one[rows], k_max=LAGS).m for rows in chosen] for one in activity])
-    interval = percentile_interval(replicates)
-    return share((np.asarray(interval.low) <= truth) & (truth <= np.asarray(interval.high)))
+def _coverage(activity: Int64[np.ndarray, "repetition seq token"], truth: float) -> Share:
+    """Share of intervals that enclose the truth."""
+    intervals = [memory_interval(one, k_max=LAGS)[1] for one in activity]
+    return share(np.array([interval.low <= truth <= interval.high for interval in intervals]))

@@ -15,7 +15,7 @@ import numpy as np
 
 from avalanche_llm.io.files import json_bytes
 from avalanche_llm.progress import progress
-from avalanche_llm.validity import exponent_study, memory_study, surrogate_study
+from avalanche_llm.validity import exponent_study, memory_study, surrogate_study, verdict_study
 from avalanche_llm.validity.branching_study import IntervalRow, NullRow, branching_study
 from avalanche_llm.validity.exponent_study import ExponentCase, GrowthRow, TailRow
 from avalanche_llm.validity.limits import Limits
@@ -23,8 +23,9 @@ from avalanche_llm.validity.memory_study import MemoryRow
 from avalanche_llm.validity.scenarios import SCENARIOS
 from avalanche_llm.validity.shares import Share
 from avalanche_llm.validity.surrogate_study import SurrogateRow
+from avalanche_llm.validity.verdict_study import VerdictRow
 
-Row = IntervalRow | NullRow | SurrogateRow | MemoryRow | GrowthRow | TailRow
+Row = IntervalRow | NullRow | SurrogateRow | VerdictRow | MemoryRow | GrowthRow | TailRow
 _AnyRow = TypeVar("_AnyRow", bound=Row)
 _DIGITS: Final = 6
 
@@ -45,6 +46,7 @@ class Results:
     intervals: tuple[IntervalRow, ...]
     nulls: tuple[NullRow, ...]
     surrogates: tuple[SurrogateRow, ...]
+    verdicts: tuple[VerdictRow, ...]
     memory: tuple[MemoryRow, ...]
     growth: tuple[GrowthRow, ...]
     tails: tuple[TailRow, ...]
@@ -53,8 +55,10 @@ class Results:
 def run_studies(repetitions: Repetitions, limits: Limits, *, workers: int) -> Results:
     """All studies. The numbers depend neither on the number of workers nor on their order."""
     tasks: list[Callable[[], list[Row]]] = [
-        *(partial(_memory, index, repetitions.others, limits) for index in range(len(memory_study.CASES))),
+        *(partial(_memory, index, repetitions.others) for index in range(len(memory_study.CASES))),
         *(partial(_surrogates, name, repetitions.others) for name in surrogate_study.CASES),
+        *(partial(_swap_verdicts, name, repetitions.others, limits) for name in verdict_study.SWAPPED),
+        *(partial(_paired_verdicts, claim, repetitions.branching, limits) for claim in verdict_study.PAIRED),
         *(partial(_exponents, case, repetitions.others, limits) for case in exponent_study.cases(limits)),
         *(partial(_branching, one.name, repetitions.branching, limits) for one in SCENARIOS),
     ]
@@ -68,6 +72,7 @@ def run_studies(repetitions: Repetitions, limits: Limits, *, workers: int) -> Re
         intervals=_of(IntervalRow, rows),
         nulls=_of(NullRow, rows),
         surrogates=_of(SurrogateRow, rows),
+        verdicts=_of(VerdictRow, rows),
         memory=_of(MemoryRow, rows),
         growth=_of(GrowthRow, rows),
         tails=_of(TailRow, rows),
@@ -114,8 +119,16 @@ def _surrogates(name: str, repetitions: int) -> list[Row]:
     return [*surrogate_study.surrogate_study(name, repetitions)]
 
 
-def _memory(index: int, repetitions: int, limits: Limits) -> list[Row]:
-    return [memory_study.memory_study(index, repetitions, limits)]
+def _swap_verdicts(name: str, repetitions: int, limits: Limits) -> list[Row]:
+    return [*verdict_study.swap_verdicts(name, repetitions, limits)]
+
+
+def _paired_verdicts(claim: str, repetitions: int, limits: Limits) -> list[Row]:
+    return [*verdict_study.paired_verdicts(claim, repetitions, limits)]
+
+
+def _memory(index: int, repetitions: int) -> list[Row]:
+    return [memory_study.memory_study(index, repetitions)]
 
 
 def _exponents(case: ExponentCase, repetitions: int, limits: Limits) -> list[Row]:

@@ -1,17 +1,21 @@
-"""The sections of docs/validity.md, each from its own rows; every number in them is read from there."""
+"""The sections of docs/validity.md on processes, branching, surrogates and claims; every number in them is read from the rows."""
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from avalanche_llm.metrics.branching import MIN_HOLDERS
 from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, COMMON_SHIFT, MARGIN_SWAP, PERMUTATION
-from avalanche_llm.validity import branching_study, exponent_study, memory_study, surrogate_study
+from avalanche_llm.validity import branching_study, surrogate_study
 from avalanche_llm.validity.branching_study import IntervalRow, NullRow
-from avalanche_llm.validity.exponent_study import GrowthRow, TailRow
+from avalanche_llm.validity.exponent_study import GrowthRow
+from avalanche_llm.validity.goals import COVERAGE, MOSTLY
 from avalanche_llm.validity.limits import Limits
 from avalanche_llm.validity.markup import NULL_NAMES, estimate, number, percent, table, with_interval
-from avalanche_llm.validity.memory_study import MemoryRow
 from avalanche_llm.validity.results import scenarios_of
 from avalanche_llm.validity.scenarios import LAYERS, SCENARIOS, TOKENS
 from avalanche_llm.validity.surrogate_study import SurrogateRow
+from avalanche_llm.validity.verdict_study import VerdictRow
 
 
 def processes() -> Iterator[str]:
@@ -32,16 +36,20 @@ def processes() -> Iterator[str]:
 
 def intervals(found: Sequence[IntervalRow], limits: Limits) -> Iterator[str]:
     """Coverage and bias of branching and chi."""
-    typical = min((row.coverage for row in found), key=lambda share: abs(share.value - 0.95))
+    judged = [row.coverage for row in found if row.coverage is not None and row.given.value >= MOSTLY]
+    typical = min(judged, key=lambda share: (abs(share.value - 0.95), -share.n))
     yield "## Intervals"
     yield (
-        f"Rasters of {LAYERS} layers and {TOKENS} tokens, {typical.n} repetitions, {limits.bootstrap_reps} bootstrap "
-        "replicates over sequences. Coverage of 95 % intervals in per cent, by number of sequences. A share near 95 has the "
+        f"Rasters of {LAYERS} layers and {TOKENS} tokens, {found[0].given.n} repetitions, {limits.bootstrap_reps} bootstrap "
+        "replicates over sequences. An interval is the estimate less its bias, plus and minus t times its standard error, both "
+        "from the replicates and scaled up by n / (n - 1), for b and chi on the logarithm (`avalanche_llm/metrics/stats.py`). "
+        f"Those of b and delta_b are given where at least {MIN_HOLDERS} sequences hold a pair. Coverage of 95 % intervals in per "
+        "cent, by number of sequences; in brackets, where not all were given, the share that was. A share near 95 has the "
         f"binomial interval {with_interval(typical).partition(' ')[2]}; those of all are in validity.json."
     )
     numbers = sorted({row.n_sequences for row in found})
-    measures = ("b_tot", "delta_b_tot", "delta_b_tot_shift", "chi")
-    cell = {(row.scenario, row.measure, row.n_sequences): percent(row.coverage) for row in found}
+    measures = ("b_tot", "delta_b_tot", "delta_b_depth_shift", "chi")
+    cell = {(row.scenario, row.measure, row.n_sequences): _covered(row) for row in found}
     names = scenarios_of(found)
     by_number = " / ".join(map(str, numbers))
     yield table(
@@ -49,11 +57,21 @@ def intervals(found: Sequence[IntervalRow], limits: Limits) -> Iterator[str]:
         [[name, *(" / ".join(cell[name, measure, n] for n in numbers) for measure in measures)] for name in names],
     )
     yield "![Coverage of intervals](figures/validity_coverage.png)"
-    yield (
-        "b and delta_b are ratios of sums: with few sequences the percentile interval is too narrow, and on the sparse raster, "
-        "where many a resample has no pair at all, it fails. chi is a variance: its interval is too narrow wherever few "
-        "sequences hold much of it."
-    )
+    rare = [row for row in found if row.coverage is not None and row.given.value < MOSTLY]
+    if rare:
+        worst = max(rare, key=_missed)
+        yield (
+            "Where intervals are mostly not given, the few that are come from samples with more pairs than usual and cover less. "
+            f"Counted over all repetitions such a case misses in {100.0 * _missed(worst):.1f} % at most ({worst.measure}, "
+            f"{worst.scenario}, {worst.n_sequences} sequences, {percent(worst.given)} % given)."
+        )
+    heavy = [row for row in found if row.measure == "chi" and row.coverage is not None and row.coverage.value < COVERAGE[0]]
+    if heavy:
+        yield (
+            "chi is a variance, and its interval stays too narrow where a few sequences hold most of it: "
+            f"{'; '.join(dict.fromkeys(row.scenario for row in heavy))}. There its error has heavy tails that so few sequences "
+            "do not show, and more of them help slowly."
+        )
     yield f"Truth and mean estimate (standard deviation over repetitions) with {max(numbers)} sequences:"
     shown = ("b_time", "b_depth", "delta_b_time", "delta_b_depth", "chi")
     most = {(row.scenario, row.measure): row for row in found if row.n_sequences == max(numbers)}
@@ -62,6 +80,18 @@ def intervals(found: Sequence[IntervalRow], limits: Limits) -> Iterator[str]:
         for name in names
     ]
     yield table(["process", *shown], rows)
+
+
+def _covered(row: IntervalRow) -> str:
+    """Coverage in per cent, with the share given where that is not all."""
+    if row.coverage is None:
+        return "none"
+    return percent(row.coverage) if row.given.value == 1.0 else f"{percent(row.coverage)} ({percent(row.given)})"
+
+
+def _missed(row: IntervalRow) -> float:
+    """Share of all repetitions that have an interval which misses."""
+    return row.given.value * (1.0 - row.coverage.value) if row.coverage is not None else 0.0
 
 
 def nulls(found: Sequence[NullRow]) -> Iterator[str]:
@@ -125,94 +155,34 @@ def surrogates(found: Sequence[SurrogateRow]) -> Iterator[str]:
     )
 
 
-def memory(found: Sequence[MemoryRow]) -> Iterator[str]:
-    """m along tokens."""
-    yield "## m along tokens"
+def verdicts(found: Sequence[VerdictRow], found_intervals: Sequence[IntervalRow], fits: Sequence[GrowthRow]) -> Iterator[str]:
+    """How often claims hold under their nulls, and which claims have none."""
+    yield "## False positives of the claims"
     yield (
-        f"{memory_study.SEQUENCES} sequences of {memory_study.TOKENS} tokens, {memory_study.LAGS} lags, {found[0].available.n} "
-        f"repetitions. The pipeline gives m without an interval; coverage is that of {memory_study.RESAMPLES} resamples of the "
-        "sequences, made for this page in two cases. `seen` is the share of the events that the raster holds."
+        "How often the rule of a claim (`avalanche_llm/paper/rules.py`) holds in a cell where its null is true, in per cent. An "
+        "interval above 0 has 2.5 % at its level. The paper calls a claim supported where all its cells satisfy it, which is "
+        "rarer. Excess over permutation and shift, by number of sequences:"
     )
+    numbers = sorted({row.n_sequences for row in found_intervals})
+    claims = (("delta_b_tot", "permutation_holds"), ("delta_b_depth_shift", "shift_holds"))
+    cell = {(row.scenario, row.measure, row.n_sequences): percent(row.above_zero) for row in found_intervals}
     rows = [
-        [
-            row.scenario,
-            f"{row.seen:g}",
-            "yes" if row.propagates else "no",
-            number(row.truth),
-            estimate(row.mean, row.sd),
-            number(row.one_step),
-            percent(row.available),
-            with_interval(row.coverage),
-        ]
-        for row in found
+        [one.name, *(" / ".join(cell[one.name, name, n] for n in numbers) if getattr(one, flag) else "" for name, flag in claims)]
+        for one in SCENARIOS
+        if one.shift_holds
     ]
-    yield table(["process", "seen", "propagates", "m", "multistep (sd)", "one step", "available, %", "coverage, %"], rows)
-    yield "![m along tokens](figures/validity_memory.png)"
-    mean = {row.scenario: number(row.mean) for row in found}
-    yield (
-        "m is the decay of correlations, whatever makes them. A smooth drive without propagation has m = "
-        f"{mean['drive, smooth']}, sequences that merely differ in rate {mean['drive, sequence']}."
+    by_number = " / ".join(map(str, numbers))
+    heads = [f"{name}, {by_number}" for name in ("excess over permutation", "depth over shift")]
+    yield table(["process", *heads], rows)
+    yield table(
+        ["claim", "null", "n", "supported, %"],
+        [[row.claim, row.scenario, str(row.n), with_interval(row.supported)] for row in found],
     )
-
-
-def growth(found: Sequence[GrowthRow], limits: Limits) -> Iterator[str]:
-    """Crackling."""
-    yield "## Crackling"
+    passing = [row.scenario for row in fits if row.passed.value >= MOSTLY and np.isnan(row.asymptotic)]
     yield (
-        f"gamma over durations {limits.d_min} to {limits.d_max}, {found[0].available.n} repetitions. The truth "
-        "of critical trees is the slope of their exact mean sizes in that range, below the asymptotic 2. Growth: planted runs of "
-        "tokens whose mean size is a power of their duration. Trees: Poisson(1) branching from single events, one after another."
-    )
-    rows = [
-        [
-            row.scenario,
-            str(row.n_sequences),
-            number(row.truth),
-            estimate(row.mean, row.sd),
-            percent(row.available),
-            with_interval(row.coverage),
-        ]
-        for row in found
-    ]
-    yield table(["process", "sequences", "gamma", "estimate (sd)", "available, %", "coverage, %"], rows)
-    mean = {row.scenario: number(row.mean) for row in found}
-    yield (
-        "Every duration counts alike in the fit, and the logarithm of a mean of few sizes is too small on average; in a resample "
-        "twice over. So gamma and its interval lie too low where long durations are rare, and less so with more avalanches. "
-        "Trees are also cut by the end of the raster, which more sequences do not mend. Without propagation there is a gamma "
-        f"too: {mean['percolation']} at the percolation threshold, {mean['drive, smooth']} under the smooth drive."
-    )
-
-
-def tails(found: Sequence[TailRow]) -> Iterator[str]:
-    """Tail exponents and verdicts."""
-    yield "## Tails"
-    yield (
-        f"{exponent_study.TAIL_SEQUENCES} sequences, {found[0].over_lognormal.n} repetitions. alpha of a cut law is that before "
-        "the cut; coverage is that of a bootstrap over sequences at the xmin chosen once, made for this page. Then how often the "
-        "power law is preferred to another law, or another to it (Vuong, p below 0.05), in per cent. Power-law and log-normal "
-        "sizes are planted on isolated sites, the others are components."
-    )
-    rows = [
-        [
-            row.scenario,
-            row.sizes,
-            number(row.truth),
-            estimate(row.mean, row.sd),
-            *(with_interval(one) for one in (row.coverage, row.over_lognormal, row.under_lognormal, row.over_exponential)),
-        ]
-        for row in found
-    ]
-    heads = ["process", "sizes", "alpha", "estimate (sd)", "coverage", "over log-normal", "log-normal over", "over exponential"]
-    yield table(heads, rows)
-    yield "![Exponents](figures/validity_exponents.png)"
-    of = {row.scenario: row for row in found}
-    percolation = of["percolation"]
-    yield (
-        "The log-normal has the power law as a limit, so the comparison can reject a power law and hardly ever prefer it: "
-        f"{with_interval(of['power law, 2.5'].over_lognormal)} % where it is the truth. Preference over the exponential says "
-        f"little: {with_interval(of['log-normal'].over_exponential)} % for log-normal sizes, "
-        f"{with_interval(of['drive, smooth'].over_exponential)} % under the smooth drive. Where the raster cuts a power law, the "
-        f"fits miss its exponent ({estimate(percolation.mean, percolation.sd)} for {number(percolation.truth)} at the "
-        "percolation threshold) and may prefer the log-normal."
+        "Some claims have no such rate. `crackling` says that a slope was measured, which it can be without dynamics: of the "
+        f"processes without an exponent its gate is passed in most repetitions by {'; '.join(dict.fromkeys(passing)) or 'none'}. "
+        "`crossing`, `signatures_agree` and `replication` compare gains of the grid, and density alone moves b_tot across one. "
+        "`mlp_rather_than_attention` compares two distances without an interval: if the two did not differ it would hold every "
+        "other time. `rates_matched` and `rates_held_out` check the thresholds. None of these is evidence of structure."
     )
