@@ -20,7 +20,7 @@ def run(tmp_path: Path) -> Run:
 
 def table(n: int, seed: int) -> pa.Table:
     draw = np.random.default_rng(seed)
-    columns = [draw.integers(0, 9, n) if pa.types.is_integer(field.type) else draw.normal(size=n) for field in SCHEMA]
+    columns = [draw.integers(0, 9, n) if pa.types.is_integer(field.type) else draw.random(n) for field in SCHEMA]
     return pa.table([pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
 

@@ -122,6 +122,8 @@ def memory_interval(
 ) -> tuple[MultistepFit, Interval]:
     """The fit, and the interval of m from leaving out one trial at a time; NaN bounds where some of those give no m."""
     fit, weights = multistep_regression(activity, k_max=k_max), leave_one_out(len(activity))
+    if fit.reason:
+        return fit, Interval(float("nan"), float("nan"), 0)
     return fit, t_interval(fit.m, multistep_replicates(activity, weights, k_max=k_max), weights)
 
 

@@ -95,8 +95,12 @@ def _config_json(choice: ModelChoice) -> Path | None:
     if path.is_file():
         return path
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    cached = try_to_load_from_cache(choice.hf_id, "config.json") if choice.hf_id.count("/") == 1 else None
+    try:
+        cached = try_to_load_from_cache(choice.hf_id, "config.json") if choice.hf_id.count("/") == 1 else None
+    except HFValidationError:  # a path such as ./absent
+        return None
     return Path(cached) if isinstance(cached, str) else None
 
 

@@ -75,7 +75,8 @@ class Job:
         if stage.runs_model:
             from avalanche_llm.model.loader import check_device  # torch comes in only where a model will run
 
-            require_within_budget(self.settings, stage, self.n_gstar())
+            if self.settings.run.device != "cpu":
+                require_within_budget(self.settings, stage, self.n_gstar())
             check_device(self.settings.run.device)
         run = self.store.begin(stage, self.config, mode=self.run_id_mode, allow_resume=self.allow_resume)
         try:

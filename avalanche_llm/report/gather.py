@@ -13,7 +13,7 @@ from avalanche_llm.io.files import read_json
 from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.metrics.gstar import CRITERIA, Criterion
 from avalanche_llm.phases.job import settings_of
-from avalanche_llm.phases.upstream_files import frame, gstar_rows
+from avalanche_llm.phases.upstream_files import frame
 from avalanche_llm.release.chain import require_intact
 from avalanche_llm.settings import GstarMethod, Settings
 
@@ -38,7 +38,8 @@ class Side:
     @cached_property
     def selections(self) -> list[dict[str, Any]]:
         """The chosen gain of every definition and rate."""
-        return gstar_rows(self.runs["PHASE2_SELECT_GSTAR"])
+        rows: list[dict[str, Any]] = self.json("PHASE2_SELECT_GSTAR", "gstar")["selections"]
+        return rows
 
     @cached_property
     def method(self) -> GstarMethod:
