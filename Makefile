@@ -22,17 +22,17 @@ test: model lint ## lint, types and every test
 
 test-platform: $(VENV)/.platform ## Ray, Postgres and the web UI in a browser; as root on Debian it installs Chromium, Postgres, iproute2
 	$(BIN)/python tests/platform/needs.py
-	$(BIN)/python -m pytest tests/platform -rs
+	$(BIN)/python -m pytest tests/platform -n 0 -rs
 
 test-faults: install ## kills and signals in every phase, races of real processes; FAULTS="--trials 200 --seed 7" for other counts
 	cd tests && PYTHONPATH=. ../$(BIN)/python -m faults.campaign $(FAULTS)
-	$(BIN)/python -m pytest tests/faults -rs
+	$(BIN)/python -m pytest tests/faults -n 0 -rs
 
 bench-platform: model ## what the platform costs, phase by phase and of the demo; writes the table of docs/platform.md
 	PYTHONPATH=.:tests $(BIN)/python bench/overhead.py --into docs/platform.md
 
 screenshots: $(VENV)/.platform ## the pictures of docs/screenshots
-	SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest tests/platform/test_ui.py -rs
+	SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest tests/platform/test_ui.py -n 0 -rs
 
 $(VENV)/.platform: $(VENV)/.installed requirements-platform.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-platform.lock
@@ -94,7 +94,7 @@ $(VENV)-docs/.installed: requirements-docs.lock
 	touch $@
 
 schemas: install ## docs/schemas.md from the code and a complete measurement of the tests' model
-	WRITE_SCHEMAS=1 $(BIN)/python -m pytest tests/test_docs.py -k schema_page_is
+	WRITE_SCHEMAS=1 $(BIN)/python -m pytest tests/test_docs.py -n 0 -k schema_page_is
 
 test-wheel: model ## the wheel in an environment and a folder of its own: the demo, from nothing else
 	PYTHON=$(PYTHON) bash tests/wheel.sh $(MODEL)
