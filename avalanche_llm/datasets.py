@@ -9,6 +9,7 @@ every run that shares a tokenizer sees the same windows.
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from jaxtyping import Int64
 from avalanche_llm.errors import AvalancheError, DataError, EnvironmentProblem, reason
 from avalanche_llm.io.hashing import sha256_file, sha256_tree
 from avalanche_llm.resources import local
-from avalanche_llm.settings import TextData
+from avalanche_llm.settings_sources import TextData
 
 READERS: Final = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
 TEXTS_PER_BATCH: Final = 512
@@ -101,8 +102,25 @@ def _slice_seed(data: TextData, role: str, seq_len: int, seed: int) -> int:
 
 
 def token_windows(data: TextData, tokenizer: Any, *, seq_len: int, at_most: int) -> Int64[np.ndarray, "chunk token"]:
-    """The first windows of a data set's token stream."""
+    """The first windows of a data set's token stream; those of the last local files are kept for the next gain."""
+    path = local(data.hf_id)
+    if not path.exists():
+        return _windows(data, tokenizer, seq_len, at_most)
+    local_files(path)  # nothing but regular files is hashed
+    return _windows_of_files(data, tokenizer, seq_len, at_most, source_sha256(path))
+
+
+def _windows(data: TextData, tokenizer: Any, seq_len: int, at_most: int) -> Int64[np.ndarray, "chunk token"]:
     return windows_of(read_texts(data), tokenizer, seq_len=seq_len, at_most=at_most, source=f"data set {data.hf_id}")
+
+
+@lru_cache(maxsize=2)
+def _windows_of_files(
+    data: TextData, tokenizer: Any, seq_len: int, at_most: int, content_sha256: str
+) -> Int64[np.ndarray, "chunk token"]:
+    windows = _windows(data, tokenizer, seq_len, at_most)
+    windows.flags.writeable = False
+    return windows
 
 
 def windows_of(

@@ -27,10 +27,11 @@ def deterministic(settings: Determinism) -> Iterator[dict[str, Any]]:
     random.seed(settings.seed)
     np.random.seed(settings.seed)  # noqa: NPY002  # the contract asks for it; our own draws use Generators
     torch.manual_seed(settings.seed)
-    before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
+    before = torch.get_deterministic_debug_mode()
     kernels: Any = torch.utils.deterministic  # its one attribute is not in the stubs
     filled = kernels.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=not settings.strict)
+    # use_deterministic_algorithms does the same and imports the compiler first, a second of every start
+    torch.set_deterministic_debug_mode("error" if settings.strict else "warn")
     kernels.fill_uninitialized_memory = False  # costs a write per buffer and guards against nothing here
     record: dict[str, Any] = {"flags": _flags(), "unavailable": []}
     try:
@@ -42,7 +43,7 @@ def deterministic(settings: Determinism) -> Iterator[dict[str, Any]]:
             raise DeterminismError(f"determinism.strict is on and {str(error).splitlines()[0]}") from error
         raise
     finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.set_deterministic_debug_mode(before)
         kernels.fill_uninitialized_memory = filled
     record["unavailable"] = sorted({str(item.message).splitlines()[0] for item in caught if "deterministic" in str(item.message)})
     for item in caught:

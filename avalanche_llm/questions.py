@@ -25,7 +25,7 @@ from typing import Any, Final
 from avalanche_llm.datasets import load_rows, source_sha256
 from avalanche_llm.errors import DataError
 from avalanche_llm.resources import local
-from avalanche_llm.settings import ArcData
+from avalanche_llm.settings_sources import ArcData
 
 ROLE: Final = "ARC_MCQ"
 MIN_CHOICES: Final = 3

@@ -4,9 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from avalanche_llm.errors import ConfigError
+from avalanche_llm.settings_sources import Datasets, ModelChoice, Models
+from avalanche_llm.settings_values import Count, Draws, Number, Place, Positive, Section, Whole, distinct
 from avalanche_llm.suggest import nearest
 
 ModelRole = Literal["BASE", "INSTRUCT"]
@@ -14,47 +16,20 @@ GstarMethod = Literal["btot_near_one", "excess_peak", "mr_near_one"]
 SpikeDef = Literal["SPIKE_ONE_SIDED_POS", "SPIKE_TWO_SIDED_ABS"]
 
 
-def _no_flag(value: Any) -> Any:
-    """yaml reads yes and on as true, which would count as 1."""
-    if isinstance(value, bool):
-        raise ValueError("expected a number")
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_no_flag)]
-Whole = Annotated[int, BeforeValidator(_no_flag)]
-Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[Whole, Field(ge=1, lt=2**31)]
-Draws = Annotated[Whole, Field(ge=1, le=1_000_000)]
-ModuleName = Annotated[str, Field(pattern=r"^\w+(\.\w+)*$")]
-Place = Annotated[str, Field(min_length=1, max_length=1000)]
-"""A hub id or a path; a file system takes no name much longer."""
-
-
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len(set(values)) != len(values):
-        raise ValueError(f"values must be distinct, found {list(values)}")
-    return values
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Project(_Section):
+class Project(Section):
     """Constants of the project that every record carries."""
 
     project_id: str
     pack_version: str
 
 
-class Paths(_Section):
+class Paths(Section):
     """Where runs go, relative to the working folder."""
 
     runs_dir: Place
 
 
-class Run(_Section):
+class Run(Section):
     """What the command line most often changes."""
 
     model_role: ModelRole
@@ -62,7 +37,7 @@ class Run(_Section):
     dtype: Literal["bf16", "fp16", "fp32"]
 
 
-class Pipeline(_Section):
+class Pipeline(Section):
     """Axes: seq_len_tokens and burn_in_tokens in tokens, batch_windows in windows a forward pass."""
 
     seq_len_tokens: Annotated[Whole, Field(ge=2, le=65535)]
@@ -77,92 +52,11 @@ class Pipeline(_Section):
         return self
 
 
-class HookNames(_Section):
-    """Module names of a model family (spec 12): `layers` below the decoder, the rest below one layer.
-
-    `mlp` and `attn` name the modules whose output is added to the residual stream, `down` the MLP's last projection. `up`, `act`
-    and, where the MLP is gated, `gate` serve the hook check; one name for gate and up is one projection, its first half the gate.
-    """
-
-    layers: ModuleName
-    mlp: ModuleName
-    attn: ModuleName
-    down: ModuleName
-    gate: ModuleName | None = None
-    up: ModuleName | None = None
-    act: ModuleName | None = None
-
-    @model_validator(mode="after")
-    def _checkable_or_not(self) -> "HookNames":
-        if self.mlp == self.attn:
-            raise ValueError(f"hooks: mlp and attn name one module, {self.mlp!r}; a gain could not be put on one of them")
-        if (self.up is None) != (self.act is None) or (self.gate is not None and self.up is None):
-            raise ValueError("hooks: up and act belong together, and gate needs both; name them or leave all three out")
-        return self
-
-
-class ModelChoice(_Section):
-    """A hub id or a local folder; `revision` is for a hub id, `hooks` for a family that the table does not hold."""
-
-    hf_id: Place
-    revision: Annotated[str, Field(pattern=r"^[\w./-]{1,200}$")] | None = None
-    hooks: HookNames | None = None
-
-
-class Models(_Section):
-    """The model of each role; None where a config measures one role alone."""
-
-    INSTRUCT: ModelChoice | None
-    BASE: ModelChoice | None
-
-
-class TextData(_Section):
-    """A text data set: hub id or local path, and how many windows its pool holds for each one that is drawn."""
-
-    hf_id: Place
-    hf_config: str | None
-    split: str
-    text_column: str
-    window_pool_factor: Count
-
-
-class DataA(TextData):
-    """Calibration and rasters."""
-
-    n_windows_calibration: Count
-    n_windows_rasters: Count
-
-
-class DataB(TextData):
-    """Generalisation."""
-
-    n_windows_eval: Count
-
-
-class ArcData(_Section):
-    """The multiple-choice questions: the first n_questions in stored order (None: all), as plain text or as a chat turn."""
-
-    hf_id: Place
-    hf_config: str | None
-    split: str
-    prompt_template_id: Literal["ARC_MCQ_V1"]
-    chat_template: bool
-    n_questions: Count | None
-
-
-class Datasets(_Section):
-    """One entry a data set role."""
-
-    A: DataA
-    B: DataB
-    ARC_MCQ: ArcData
-
-
-class Gains(_Section):
+class Gains(Section):
     """The grid rises and holds the baseline."""
 
     baseline: Positive
-    grid: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=1000), AfterValidator(_distinct)]
+    grid: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=1000), AfterValidator(distinct)]
 
     @model_validator(mode="after")
     def _ordered(self) -> "Gains":
@@ -173,20 +67,20 @@ class Gains(_Section):
         return self
 
 
-class Events(_Section):
+class Events(Section):
     """eps and tau0_baseline in units of sigma, rates in events per (unit, token)."""
 
     eps: Positive
     tau0_baseline: Positive
-    spike_defs: Annotated[tuple[SpikeDef, ...], Field(min_length=1), AfterValidator(_distinct)]
-    target_rates: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1), AfterValidator(_distinct)]
+    spike_defs: Annotated[tuple[SpikeDef, ...], Field(min_length=1), AfterValidator(distinct)]
+    target_rates: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], Field(min_length=1), AfterValidator(distinct)]
     rate_match_tol_abs: Positive
     rate_match_tol_rel: Positive
     rate_match_min_cal_samples: Count
     u_hook_match_tol_abs: Positive
 
 
-class Statistics(_Section):
+class Statistics(Section):
     """Resampling, nulls and the limits of the fits (spec 09)."""
 
     bootstrap_reps: Draws
@@ -203,7 +97,7 @@ class Statistics(_Section):
     tail_min_samples: Count
 
 
-class Determinism(_Section):
+class Determinism(Section):
     """The seed of everything random, whether a kernel without a deterministic version ends the run, what cuBLAS may use."""
 
     seed: Annotated[Whole, Field(ge=0, lt=2**32)]
@@ -211,15 +105,22 @@ class Determinism(_Section):
     cublas_workspace_config: Literal[":4096:8", ":16:8"]
 
 
-class Budgets(_Section):
-    """effective_tflops and memory_gib_max by device kind (cpu, cuda)."""
+class Throughput(Section):
+    """FLOPs a second of forward passes, in 10^12; `measured`: by a short matrix product where the estimate is made."""
+
+    cpu: Positive | Literal["measured"]
+    cuda: Positive
+
+
+class Budgets(Section):
+    """memory_gib_max by device kind (cpu, cuda)."""
 
     gpu_hours_max: Positive
-    effective_tflops: dict[Literal["cpu", "cuda"], Positive]
+    effective_tflops: Throughput
     memory_gib_max: dict[Literal["cpu", "cuda"], Positive]
 
 
-class Settings(_Section):
+class Settings(Section):
     """The whole config, one attribute a section."""
 
     project: Project

@@ -8,7 +8,8 @@ Results = Mapping[str, Any]
 HEAD = """# Performance
 
 Made by `make bench` from [performance.json](performance.json); no number is typed by hand. The limit of a phase is what its
-forward passes take bare: the decoder alone, no hooks, no language-model head, timed in the same process before and after.
+forward passes take bare: the decoder alone, no hooks, and with the language-model head only where every position is
+predicted (`phase6_generalize_b_metrics`), timed in the same process before and after each phase.
 """
 
 
@@ -46,7 +47,7 @@ def pipeline(title: str) -> Callable[[Results], str]:
         whole = found["all"]
         rows.append(("all", "", whole["limit_s"], whole["wall_s"], whole["ratio"], "", "", ""))
         parts = sorted({part for _, cost in phases for part in cost["parts_s"]})
-        spent = [(f"`{part}`", round(sum(cost["parts_s"][part] for _, cost in phases), 2)) for part in parts]
+        spent = [(f"`{part}`", round(sum(cost["parts_s"].get(part, 0.0) for _, cost in phases), 2)) for part in parts]
         text = (
             f"One bare pass over the slice of {found['slice_tokens']} tokens: {found['bare_pass_s']} s. Passes are over that "
             f"slice; `--dry_run` is its estimate before the run. Repeats: {found['repeats']}, each figure their median."

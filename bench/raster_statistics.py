@@ -7,9 +7,7 @@ of the occupancies that the canonical rates give. Prints seconds by part and pea
 """
 
 import argparse
-import cProfile
 import json
-import pstats
 import resource
 from pathlib import Path
 from time import perf_counter
@@ -21,18 +19,18 @@ from avalanche_llm.canon import load_canon
 from avalanche_llm.config import resolve_config
 from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.settings import parse_settings
-from bench.measure import machine
+from bench.measure import Cost, machine, timed
 
 SHAPE = (64, 28, 256)
 PARTS = (
-    "avalanches",
-    "permutation_ensemble",
-    "shift_ensemble",
-    "draw_null",
-    "fit_tail",
-    "crackling",
-    "branching",
-    "multistep_regression",
+    "avalanche_llm.metrics.avalanches:avalanches",
+    "avalanche_llm.metrics.null_ensemble:permutation_ensemble",
+    "avalanche_llm.metrics.null_ensemble:shift_ensemble",
+    "avalanche_llm.raster.nulls:draw_null",
+    "avalanche_llm.metrics.tails:fit_tail",
+    "avalanche_llm.metrics.signatures:crackling",
+    "avalanche_llm.metrics.branching:branching",
+    "avalanche_llm.metrics.regression:multistep_regression",
 )
 
 
@@ -46,22 +44,20 @@ def main() -> None:
     weights = bootstrap_weights(SHAPE[0], reps=statistics.bootstrap_reps, seed=statistics.bootstrap_seed)
     means = np.resize([0.19, 0.38, 0.76, 1.5], n_conditions)  # events a site: d_ff = 18944 times the canonical rates
     rng = np.random.default_rng(0)
-    profile, began = cProfile.Profile(), perf_counter()
+    cost, began = Cost(), perf_counter()
     for index, mean in enumerate(means):
         shared = rng.gamma(4.0, 0.25, size=(SHAPE[0], 1, SHAPE[2]))  # tokens differ in their rate, as in a model
         counts = rng.poisson(mean * shared, size=SHAPE).astype(np.uint16)
-        profile.enable()
-        measure_condition(counts, weights, statistics, condition=str(index), seed=0)
-        profile.disable()
+        with timed(cost, PARTS):
+            measure_condition(counts, weights, statistics, condition=str(index), seed=0)
     seconds = perf_counter() - began
-    times = {key[2]: round(value[3], 2) for key, value in pstats.Stats(profile).stats.items()}  # type: ignore[attr-defined]  # not in the stub
     report = {
         "machine": machine(),
         "conditions": n_conditions,
         "shape": SHAPE,
         "seconds": round(seconds, 1),
         "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        "parts_s": {name: times[name] for name in PARTS},
+        "parts_s": {name: round(spent, 2) for name, spent in cost.parts_s.items()},
     }
     print(json.dumps(report, indent=2))
 

@@ -17,7 +17,7 @@ from avalanche_llm.model.choices import Prompted, encode_questions, score_choice
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.loader import LoadedModel, load_model
 from avalanche_llm.questions import Question
-from avalanche_llm.settings import HookNames, ModelChoice
+from avalanche_llm.settings_sources import HookNames, ModelChoice
 
 GEMMA_HOOKS = HookNames(
     layers="layers", mlp="post_feedforward_layernorm", attn="post_attention_layernorm", down="mlp.down_proj"
@@ -61,9 +61,13 @@ def drawn(seed: int, n_questions: int = 7) -> list[Prompted]:
     ]
 
 
-def scores(model: LoadedModel, questions: list[Prompted], gain: float = 1.0, batch: int = 4) -> np.ndarray:
+def scores(model: LoadedModel, questions: list[Prompted], gain: float = 1.0, batch: int = 180) -> np.ndarray:
     plan = GainPlan.uniform("MLP", gain, model.n_layers)
-    return np.concatenate(score_choices(model, questions, plan=plan, batch_questions=batch))
+    return np.concatenate(score_choices(model, questions, plan=plan, batch_tokens=batch))
+
+
+def longest_first(questions: list[Prompted]) -> list[Prompted]:
+    return sorted(questions, key=lambda question: -len(question.prompt))
 
 
 def one_by_one(causal: Any, questions: list[Prompted]) -> np.ndarray:
@@ -122,8 +126,8 @@ def test_score_choices_equals_the_loop_at_a_gain_that_is_in_the_weights(llama: L
 
 def test_score_choices_at_gain_one_hooks_nothing(llama: LoadedModel) -> None:
     """Bit for bit the plain model on the same padded batch."""
-    questions = drawn(3, 3)
-    longest = max(len(question.prompt) for question in questions)
+    questions = longest_first(drawn(3, 3))
+    longest = len(questions[0].prompt)
     ids = torch.tensor([[*question.prompt, *[0] * (longest - len(question.prompt))] for question in questions])
     mask = torch.tensor([[1] * len(question.prompt) + [0] * (longest - len(question.prompt)) for question in questions])
     with torch.inference_mode():
@@ -136,31 +140,33 @@ def test_score_choices_at_gain_one_hooks_nothing(llama: LoadedModel) -> None:
                 assert score == float(logits[place, len(question.prompt) - 1, choice[0]])
 
 
-@pytest.mark.parametrize("batch", [1, 2, 7, 50])
+@pytest.mark.parametrize("batch", [1, 60, 250, 5000])
 def test_score_choices_does_not_depend_on_the_batch(batch: int, llama: LoadedModel) -> None:
     questions = drawn(4)
-    np.testing.assert_allclose(scores(llama, questions, batch=batch), scores(llama, questions, batch=3), atol=1e-5, rtol=0)
-    backwards = score_choices(llama, questions[::-1], plan=GainPlan.uniform("MLP", 1.0, 3), batch_questions=batch)
-    np.testing.assert_allclose(np.concatenate(backwards[::-1]), scores(llama, questions, batch=3), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(scores(llama, questions, batch=batch), scores(llama, questions, batch=100), atol=1e-5, rtol=0)
+    backwards = score_choices(llama, questions[::-1], plan=GainPlan.uniform("MLP", 1.0, 3), batch_tokens=batch)
+    np.testing.assert_allclose(np.concatenate(backwards[::-1]), scores(llama, questions, batch=100), atol=1e-5, rtol=0)
 
 
 def test_score_choices_runs_each_prompt_once_and_no_more_of_a_choice_than_is_asked(llama: LoadedModel) -> None:
     questions = drawn(5, 5)
-    done: list[int] = []
+    ordered, done = longest_first(questions), list[int]()
+    two_prompts = 3 * len(ordered[0].prompt) - 1
     with counted(llama) as shapes:
-        score_choices(llama, questions, plan=GainPlan.uniform("MLP", 1.0, 3), batch_questions=3, advance=done.append)
-    assert done == [3, 2]
-    expected = []
-    for batch in (questions[:3], questions[3:]):
+        score_choices(llama, questions, plan=GainPlan.uniform("MLP", 1.0, 3), batch_tokens=two_prompts, advance=done.append)
+    assert (done[0], sum(done)) == (2, 5)
+    assert max(rows * width for rows, width in shapes[::2]) <= two_prompts
+    expected, ends = [], np.cumsum(done)
+    for batch in (ordered[start:end] for start, end in zip((0, *ends), ends, strict=False)):
         longer = [choice for question in batch for choice in question.continuations if len(choice) > 1]
         expected += [(len(batch), max(len(question.prompt) for question in batch)), (len(longer), max(map(len, longer)) - 1)]
     assert shapes == expected
 
 
 def test_labels_of_one_token_take_one_forward_a_batch(llama: LoadedModel) -> None:
-    questions = [replace(question, continuations=((5,), (9,), (7,))) for question in drawn(6, 6)]
+    questions = [replace(question, prompt=(4,) * 20, continuations=((5,), (9,), (7,))) for question in drawn(6, 6)]
     with counted(llama) as shapes:
-        found = scores(llama, questions, batch=3)
+        found = scores(llama, questions, batch=60)
     assert [rows for rows, _ in shapes] == [3, 3]
     np.testing.assert_allclose(found, one_by_one(llama.causal, questions), atol=1e-5, rtol=0)
 
@@ -168,7 +174,7 @@ def test_labels_of_one_token_take_one_forward_a_batch(llama: LoadedModel) -> Non
 def test_score_choices_stops_at_a_score_that_is_not_finite(model_folder: Path) -> None:
     broken = loaded(model_folder)
     broken.causal.get_output_embeddings().weight.data[3] = float("nan")
-    with pytest.raises(DataError, match=r"question Q0: log-probabilities became NaN or infinite at gain 1\.1; use --dtype fp32"):
+    with pytest.raises(DataError, match=r"question Q\d: log-probabilities became NaN or infinite at gain 1\.1; use --dtype fp32"):
         scores(broken, drawn(7), gain=1.1)
 
 

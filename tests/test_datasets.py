@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from avalanche_llm import datasets
 from avalanche_llm.datasets import SliceRequest, TokenSlice, read_texts, source_sha256, token_slices, token_windows
 from avalanche_llm.errors import DataError, EnvironmentProblem
-from avalanche_llm.settings import TextData
+from avalanche_llm.settings_sources import TextData
 
 LINES = ["One line.", "", "   ", "Second líne, with é.", "A third one"]
 KEPT = ["One line.\n", "Second líne, with é.\n", "A third one\n"]

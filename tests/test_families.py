@@ -30,7 +30,7 @@ from avalanche_llm.phases.extract_rasters import extract_rasters
 from avalanche_llm.phases.gain_grid import gain_grid
 from avalanche_llm.phases.select_gstar import select_gstar
 from avalanche_llm.phases.validate_env import validate_env
-from avalanche_llm.settings import HookNames, ModelChoice
+from avalanche_llm.settings_sources import HookNames, ModelChoice
 
 N_LAYERS, D_FF, D_MODEL, N_HEADS = 3, 48, 32, 4
 TARGETS: tuple[GainTarget, ...] = ("MLP", "ATTN")

@@ -15,6 +15,7 @@ import tiny
 import torch
 from PIL import Image
 
+from avalanche_llm import datasets
 from avalanche_llm.analysis.conditions import Condition, raster_conditions
 from avalanche_llm.analysis.generalization import SILENT, measure, paired_rows
 from avalanche_llm.errors import DeterminismError, MissingArtifact
@@ -294,9 +295,8 @@ def test_a_text_that_changed_between_two_attempts_stops_the_resumed_one(
 ) -> None:
     other = upstream(pipeline, tmp_path / "runs")
     interrupted_after(tiny.job_of(config, other), 1, monkeypatch)
-    monkeypatch.setattr(
-        "avalanche_llm.datasets.read_texts", lambda data: iter([tiny.TEXT.read_text(encoding="utf-8")])
-    )
+    monkeypatch.setattr(datasets, "_windows_of_files", datasets._windows_of_files.__wrapped__)
+    monkeypatch.setattr(datasets, "read_texts", lambda data: iter([tiny.TEXT.read_text(encoding="utf-8")]))
     with pytest.raises(DeterminismError, match="slice B_EVAL is not the one that RUN_S06B_"):
         generalize(tiny.job_of(config, other, allow_resume=True))
 

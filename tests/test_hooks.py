@@ -17,7 +17,7 @@ from avalanche_llm.model.forward import forward_pass
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.hooks import ReadInput, ScaleOutput
 from avalanche_llm.model.loader import LoadedModel, load_model
-from avalanche_llm.settings import ModelChoice
+from avalanche_llm.settings_sources import ModelChoice
 
 Trace = list[dict[str, torch.Tensor]]
 TOKENS = torch.arange(96).reshape(2, 48) % tiny.VOCABULARY

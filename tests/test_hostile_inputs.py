@@ -22,7 +22,7 @@ from avalanche_llm.errors import AvalancheError, ConfigError, DataError, Determi
 from avalanche_llm.model.families import GATED
 from avalanche_llm.model.loader import load_model
 from avalanche_llm.resources import local
-from avalanche_llm.settings import HookNames, ModelChoice, TextData
+from avalanche_llm.settings_sources import HookNames, ModelChoice, TextData
 
 LINE = "some plain words of a text, enough of them to fill a window or two of tokens\n"
 

@@ -18,7 +18,7 @@ from avalanche_llm.model.forward import PassReport, first_predicted, forward_pas
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.hooks import ScaleOutput
 from avalanche_llm.model.loader import LoadedModel, load_model
-from avalanche_llm.settings import HookNames, ModelChoice
+from avalanche_llm.settings_sources import HookNames, ModelChoice
 
 WEIGHTS = bootstrap_weights(4, reps=50, seed=3)
 GEMMA_HOOKS = HookNames(

@@ -13,7 +13,7 @@ from torch import nn
 from avalanche_llm.errors import DeterminismError, EnvironmentProblem, UnsupportedModel
 from avalanche_llm.model.families import FAMILIES, GATED, hook_names, recomputed_input
 from avalanche_llm.model.loader import LoadedModel, check_device, content_sha256, load_model, local_folder
-from avalanche_llm.settings import HookNames, ModelChoice
+from avalanche_llm.settings_sources import HookNames, ModelChoice
 
 
 def load(folder: Path, **changes: Any) -> LoadedModel:

@@ -8,10 +8,12 @@ import pytest
 import tiny
 import torch
 
+from avalanche_llm.cost import COLLECTING, FIGURE_S
 from avalanche_llm.errors import ConfigError, EnvironmentProblem
 from avalanche_llm.phases.job import Job
 from avalanche_llm.plan import Plan, plan_lines, plan_phase
 from avalanche_llm.stages import stages
+from avalanche_llm.throughput import cpu_tflops
 
 COUNTED = ("PHASE1_CALIBRATE", "PHASE2_GAIN_GRID", "PHASE2_SELECT_GSTAR")
 
@@ -44,11 +46,25 @@ def test_plan_phase_estimates_grow_with_the_work(config: Path, model_folder: Pat
     once, grid = plan_of(job, "PHASE1_CALIBRATE"), plan_of(job, "PHASE2_GAIN_GRID")
     assert once.cost.flops is not None and once.cost.seconds is not None and grid.cost.flops is not None
     assert grid.cost.flops == pytest.approx(2 * once.cost.flops)  # four passes against two
-    teraflops = job.settings.budgets.effective_tflops["cpu"]
-    assert once.cost.seconds == pytest.approx(once.cost.flops / (teraflops * 1e12))
+    fixed = tiny.write_config(tmp_path / "f.yaml", model_folder, budgets__effective_tflops={"cpu": 0.5, "cuda": 1.0})
+    assert plan_of(tiny.job_of(fixed, tmp_path), "PHASE1_CALIBRATE").cost.seconds == pytest.approx(
+        COLLECTING * once.cost.flops / 0.5e12
+    )
+    assert once.cost.seconds == pytest.approx(COLLECTING * once.cost.flops / (cpu_tflops() * 1e12))
     wider = tiny.job_of(tiny.write_config(tmp_path / "c.yaml", model_folder, pipeline__batch_windows=16), tmp_path)
     memory = plan_of(wider, "PHASE1_CALIBRATE").cost.memory_gib
     assert memory is not None and once.cost.memory_gib is not None and memory > once.cost.memory_gib
+
+
+def test_plan_phase_counts_statistics_figures_and_the_questions_that_are_here(
+    config: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    job = tiny.job_of(config, tmp_path)
+    analysis, questions = (plan_of(job, name).cost for name in ("PHASE5_ANALYZE_AND_EXPORT", "PHASE6_ARC_MCQ_EVAL"))
+    assert analysis.seconds is not None and analysis.seconds > 9 * FIGURE_S
+    two = tiny.write_config(tmp_path / "c.yaml", model_folder, datasets__ARC_MCQ__n_questions=2)
+    fewer = plan_of(tiny.job_of(two, tmp_path), "PHASE6_ARC_MCQ_EVAL").cost
+    assert questions.flops is not None and fewer.flops is not None and 0 < fewer.flops < questions.flops
 
 
 def test_plan_phase_says_what_is_over_budget(model_folder: Path, tmp_path: Path) -> None:

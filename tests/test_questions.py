@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from avalanche_llm.errors import DataError
 from avalanche_llm.questions import Question, describe_questions, parse_question, questions_sha256, read_questions
-from avalanche_llm.settings import ArcData
+from avalanche_llm.settings_sources import ArcData
 
 ROW = {
     "id": "Q1",

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from avalanche_llm.model.families import FAMILIES, find_layers
 from avalanche_llm.model.shape import GEMMA3_TEXT, PLAIN, ModelShape, UnknownShape, model_shape
-from avalanche_llm.settings import ModelChoice
+from avalanche_llm.settings_sources import ModelChoice
 
 FURTHER = {
     "gemma2, wide heads": ("gemma2", {**GEMMA, "head_dim": 16}),

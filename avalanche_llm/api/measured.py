@@ -35,7 +35,8 @@ from avalanche_llm.phases.calibrate import measure_baseline
 from avalanche_llm.phases.measure import events_over, largest_events
 from avalanche_llm.phases.select_gstar import choose_all
 from avalanche_llm.raster.build import count_raster
-from avalanche_llm.settings import GstarMethod, HookNames, Settings, SpikeDef, parse_settings
+from avalanche_llm.settings import GstarMethod, Settings, SpikeDef, parse_settings
+from avalanche_llm.settings_sources import HookNames
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """The tail of one pass: per layer the largest z and |z| of the slice, from which every threshold and raster follows.
 
-A layer keeps a running lower bound for each spike definition: the depth-th largest v met so far. A sample below both
-bounds can never be an event, so each batch is searched for what reaches one, and only that is merged. Memory is that of
+A layer keeps a lower bound for each spike definition: the depth-th largest v met until it was last raised. A sample below
+both bounds can never be an event, so each batch is searched for what reaches one, and only that is kept. Memory is that of
 the events and of one batch; of two, on a device whose batches are searched while the next one runs (SCIENCE section 3;
 spec 06).
 """
@@ -16,10 +16,10 @@ from jaxtyping import Float, Float32, Int64
 
 from avalanche_llm.errors import DataError
 from avalanche_llm.events.search import (
-    NOTHING,
     Bounds,
     Candidates,
     LayerBatch,
+    joined,
     search_on_device,
     search_on_host,
     to_host,
@@ -33,6 +33,8 @@ FIRST_SAMPLE: Final = 16
 """A first batch's bound is guessed from every 16th token of it."""
 FIRST_MARGIN: Final = 1.5
 """The guess leaves this many times the wanted samples, so that it rarely has to be taken back."""
+GROWTH: Final = 2
+"""A layer's bounds are raised when it holds this many times what it held after they were raised last."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class EventCollector:
         self._burn_in = burn_in
         self._n_layers, self._d_ff = standardizer.mu.shape
         self._bounds = [dict(of_layer) for of_layer in bounds]
-        self._kept = [NOTHING] * self._n_layers
+        self._kept: list[list[Candidates]] = [[] for _ in range(self._n_layers)]
         self._on_host = device.type == "cpu" if on_host is None else on_host
         self._side = SideStream[list[LayerBatch]](device, self._search)
         self._batch: list[LayerBatch] = []
@@ -96,7 +98,7 @@ class EventCollector:
     def tails(self) -> list[LayerTail]:
         """The candidates of every layer."""
         self._side.finish()
-        return [self._tail(kept) for kept in self._kept]
+        return [self._tail(joined(kept)) for kept in self._kept]
 
     @property
     def n_samples(self) -> int:
@@ -113,7 +115,7 @@ class EventCollector:
 
     def _take(self, batches: Sequence[LayerBatch], found: Sequence[Candidates]) -> None:
         for batch, fresh in zip(batches, found, strict=True):
-            self._kept[batch.layer] = self._kept[batch.layer].joined(fresh)
+            self._kept[batch.layer].append(fresh)
 
     def _tail(self, kept: Candidates) -> LayerTail:
         site, unit = np.divmod(kept.place, self._d_ff)
@@ -159,6 +161,7 @@ class TailCollector(EventCollector):
         unbounded = [dict.fromkeys(depth, -np.inf) for _ in standardizer.mu]
         super().__init__(standardizer, unbounded, burn_in=burn_in, on_host=on_host)
         self._depth = [{spike_def: int(of[layer]) for spike_def, of in depth.items()} for layer in range(self._n_layers)]
+        self._held = [0] * self._n_layers
 
     @property
     def tails(self) -> list[LayerTail]:
@@ -166,6 +169,9 @@ class TailCollector(EventCollector):
         for layer, (seen, depth) in enumerate(zip(self._seen, self._depth, strict=True)):
             if seen < max(depth.values()):
                 raise DataError(f"layer {layer} saw {seen} samples, fewer than the deepest threshold needs")
+        self._side.finish()
+        for layer in range(self._n_layers):
+            self._raise(layer)
         return super().tails
 
     def _search(self, batches: Sequence[LayerBatch]) -> None:
@@ -173,12 +179,17 @@ class TailCollector(EventCollector):
 
         Any bound is valid that at least `depth` samples of the slice reach, so the result does not depend on the guess.
         """
-        if any(len(self._kept[batch.layer]) for batch in batches):
+        if any(self._kept[batch.layer] for batch in batches):
             super()._search(batches)
             return
         guesses = self._guesses(batches)
         found = self._find(batches, guesses)
-        short = [at for at, batch in enumerate(batches) if not self._enough(batch.layer, found[at], guesses[at])]
+        short = []
+        for at, (batch, fresh, guess) in enumerate(zip(batches, found, guesses, strict=True)):
+            if self._enough(batch.layer, fresh, guess):
+                self._bounds[batch.layer], self._held[batch.layer] = dict(guess), len(fresh)
+            else:
+                short.append(at)
         if short:
             again = [batches[at] for at in short]
             for at, whole in zip(short, self._find(again, [self._bounds[batch.layer] for batch in again]), strict=True):
@@ -186,12 +197,17 @@ class TailCollector(EventCollector):
         self._take(batches, found)
 
     def _take(self, batches: Sequence[LayerBatch], found: Sequence[Candidates]) -> None:
-        """Merge what was found, raise the bounds and drop what fell below them."""
         super()._take(batches, found)
         for layer in (batch.layer for batch in batches):
-            kept, depth = self._kept[layer], self._depth[layer]
-            self._bounds[layer] = {spike_def: _bound(kept.z, spike_def, count) for spike_def, count in depth.items()}
-            self._kept[layer] = kept.reaching(self._bounds[layer])
+            if sum(map(len, self._kept[layer])) > GROWTH * self._held[layer]:
+                self._raise(layer)
+
+    def _raise(self, layer: int) -> None:
+        """Raise a layer's bounds to what it holds now, and drop what fell below them."""
+        kept, depth = joined(self._kept[layer]), self._depth[layer]
+        self._bounds[layer] = {spike_def: _bound(kept.z, spike_def, count) for spike_def, count in depth.items()}
+        self._kept[layer] = [kept.reaching(self._bounds[layer])]
+        self._held[layer] = len(self._kept[layer][0])
 
     def _enough(self, layer: int, found: Candidates, bounds: Bounds) -> bool:
         return all((magnitude(found.z, of) >= bound).sum() >= self._depth[layer][of] for of, bound in bounds.items())

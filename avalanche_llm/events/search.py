@@ -46,9 +46,6 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.z)
 
-    def joined(self, later: "Candidates") -> "Candidates":
-        return Candidates(np.concatenate([self.place, later.place]), np.concatenate([self.z, later.z]))
-
     def reaching(self, bounds: Bounds) -> "Candidates":
         """Those with v at or above a bound."""
         keep = np.zeros(len(self), dtype=bool)
@@ -57,7 +54,13 @@ class Candidates:
         return Candidates(self.place[keep], self.z[keep])
 
 
-NOTHING: Final = Candidates(np.zeros(0, np.int64), np.zeros(0, np.float32))
+def joined(parts: Sequence[Candidates]) -> Candidates:
+    """Candidates of consecutive batches as one."""
+    if len(parts) == 1:
+        return parts[0]
+    nothing = (np.zeros(0, np.int64), np.zeros(0, np.float32))
+    places, values = zip(nothing, *((part.place, part.z) for part in parts), strict=True)
+    return Candidates(np.concatenate(places), np.concatenate(values))
 
 
 def search_on_host(standardizer: Standardizer, batch: LayerBatch, bounds: Bounds) -> Candidates:

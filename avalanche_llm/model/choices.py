@@ -10,7 +10,7 @@ the keys and values of its prompt. Rows are padded on the right; what is padded 
 unpadded text.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -72,25 +72,37 @@ def score_choices(
     questions: Sequence[Prompted],
     *,
     plan: GainPlan,
-    batch_questions: int,
+    batch_tokens: int,
     advance: Callable[[int], None] = lambda n_questions: None,
 ) -> list[Float64[np.ndarray, " continuation"]]:
-    """The score of every continuation of every question at the gains of `plan`. DataError if one is NaN or infinite."""
+    """The score of every continuation of every question at the gains of `plan`. DataError if one is NaN or infinite.
+
+    A batch holds prompts of about one length, at most `batch_tokens` tokens of them with what is padded, and at least one.
+    """
     scale = ScaleOutput(model.modules("mlp" if plan.target == "MLP" else "attn"), plan.gains)
-    scores: list[np.ndarray] = []
+    scores: dict[int, np.ndarray] = {}
     with torch.inference_mode(), scale:
-        for first in range(0, len(questions), batch_questions):
-            batch = questions[first : first + batch_questions]
+        for places in _batches(questions, batch_tokens):
+            batch = [questions[place] for place in places]
             ends = np.cumsum([len(question.continuations) for question in batch])
-            for question, found in zip(batch, np.split(_logprobs(model, batch).cpu().numpy(), ends[:-1]), strict=True):
+            for place, found in zip(places, np.split(_logprobs(model, batch).cpu().numpy(), ends[:-1]), strict=True):
                 if not np.isfinite(found).all():
                     raise DataError(
-                        f"question {question.question_id}: log-probabilities became NaN or infinite at gain "
+                        f"question {questions[place].question_id}: log-probabilities became NaN or infinite at gain "
                         f"{max(plan.gains, key=lambda gain: abs(gain - 1))}; use --dtype fp32 or leave that gain out"
                     )
-                scores.append(found)
+                scores[place] = found
             advance(len(batch))
-    return scores
+    return [scores[place] for place in range(len(questions))]
+
+
+def _batches(questions: Sequence[Prompted], batch_tokens: int) -> Iterator[list[int]]:
+    """Places of the questions, longest prompts first, so that the first batch is the largest that memory must hold."""
+    places = sorted(range(len(questions)), key=lambda place: -len(questions[place].prompt))
+    while places:
+        n_prompts = max(1, batch_tokens // len(questions[places[0]].prompt))
+        yield places[:n_prompts]
+        places = places[n_prompts:]
 
 
 def _logprobs(model: LoadedModel, batch: Sequence[Prompted]) -> Float64[torch.Tensor, " continuation"]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from avalanche_llm.errors import UnsupportedModel
-from avalanche_llm.settings import HookNames
+from avalanche_llm.settings_sources import HookNames
 
 GATED: Final = HookNames(
     layers="layers",

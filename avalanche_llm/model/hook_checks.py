@@ -22,7 +22,7 @@ from torch import nn
 from avalanche_llm.errors import UnsupportedModel
 from avalanche_llm.model.families import find_modules, recomputed_input
 from avalanche_llm.model.hooks import ReadInput, ReadOutput, ScaleOutput
-from avalanche_llm.settings import HookNames
+from avalanche_llm.settings_sources import HookNames
 
 PROBE: Final = (2, 3)
 """Windows and tokens of the pass that counts."""

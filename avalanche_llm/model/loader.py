@@ -16,7 +16,7 @@ from avalanche_llm.model.checkpoint import check_declared, refuse_foreign_kernel
 from avalanche_llm.model.families import find_layers, find_modules, hook_names, input_width, refuse_experts
 from avalanche_llm.model.hook_checks import check_every_token_once
 from avalanche_llm.resources import local
-from avalanche_llm.settings import HookNames, ModelChoice
+from avalanche_llm.settings_sources import HookNames, ModelChoice
 
 FETCH: Final = "python -m avalanche_llm.demo_model models/SmolLM2-135M-Instruct"
 DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from avalanche_llm.io.strict_json import parse_json
 from avalanche_llm.resources import local
-from avalanche_llm.settings import ModelChoice
+from avalanche_llm.settings_sources import ModelChoice
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "n_layers": ("num_hidden_layers", "n_layer"),

@@ -79,16 +79,14 @@ def _score(
 ) -> None:
     began = monotonic()
     with progress(f"questions, gain {gain:g}", 2 * len(questions), "prompts") as advance:
-        listed, cloze = (
-            score_choices(
-                model,
-                prompts,
-                plan=GainPlan.uniform("MLP", gain, model.n_layers),
-                batch_questions=job.settings.pipeline.batch_windows,
-                advance=advance,
-            )
-            for prompts in (encoded.listed, encoded.cloze)
+        scores = score_choices(
+            model,
+            (*encoded.listed, *encoded.cloze),
+            plan=GainPlan.uniform("MLP", gain, model.n_layers),
+            batch_tokens=job.settings.pipeline.batch_windows * job.settings.pipeline.seq_len_tokens,
+            advance=advance,
         )
+    listed, cloze = scores[: len(questions)], scores[len(questions) :]
     seconds = monotonic() - began
     head = {"gain_id": job.settings.gains.grid.index(gain), "g": gain}
     rows = [

@@ -13,7 +13,7 @@ from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.model.loader import LoadedModel, load_model
 from avalanche_llm.phases.job import Job
-from avalanche_llm.settings import ModelChoice
+from avalanche_llm.settings_sources import ModelChoice
 
 CALIBRATION_SLICE: Final = "A_CALIBRATION"
 RASTER_SLICE: Final = "A_RASTERS"

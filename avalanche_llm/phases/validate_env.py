@@ -21,7 +21,8 @@ from avalanche_llm.model.hook_checks import GainEffect, gain_effect, hook_differ
 from avalanche_llm.model.loader import LoadedModel, check_device, load_model, local_folder
 from avalanche_llm.phases.job import Job
 from avalanche_llm.resources import local
-from avalanche_llm.settings import ModelChoice, Settings
+from avalanche_llm.settings import Settings
+from avalanche_llm.settings_sources import ModelChoice
 
 HUB_TIMEOUT_S = 5.0
 
