@@ -107,7 +107,7 @@ def token_windows(data: TextData, tokenizer: Any, *, seq_len: int, at_most: int)
     if not path.exists():
         return _windows(data, tokenizer, seq_len, at_most)
     local_files(path)  # nothing but regular files is hashed
-    return _windows_of_files(data, tokenizer, seq_len, at_most, source_sha256(path))
+    return _windows_of_files(data, tokenizer, seq_len, at_most, source_sha256(path)).copy()
 
 
 def _windows(data: TextData, tokenizer: Any, seq_len: int, at_most: int) -> Int64[np.ndarray, "chunk token"]:
