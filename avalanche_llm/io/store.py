@@ -12,7 +12,7 @@ from avalanche_llm.config import ResolvedConfig
 from avalanche_llm.errors import DeterminismError, EnvironmentProblem, MissingArtifact, RunExists, SchemaError
 from avalanche_llm.io.artifacts import CONFIG_NAME, RECORD_NAME, SUBFOLDERS, Run, read_record, verified_artifact
 from avalanche_llm.io.files import json_bytes, raw, sync_folder, write_atomically
-from avalanche_llm.io.hashing import sha256_file
+from avalanche_llm.io.hashing import code_version, sha256_file
 from avalanche_llm.io.new_record import new_record
 from avalanche_llm.io.schema_validate import validate_run_record
 from avalanche_llm.run_id import RUN_ID, RunIdMode, candidate_run_ids, check_run_id
