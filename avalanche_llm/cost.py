@@ -28,6 +28,8 @@ WITH_HEAD: Final = frozenset({"PHASE6_GENERALIZE_B_METRICS"})
 """Phases that compute logits of every position."""
 COLLECTING: Final = 1.08
 """A pass whose events are collected, over the pass alone."""
+PROCESS_GIB: Final = 0.6
+"""Python, torch and the libraries, where they share the memory of the model."""
 SITE_S: Final = 1.1e-6
 """Seconds that phase 5 takes for one site of one condition: components, bootstrap, nulls, tails."""
 FIGURE_S: Final = 1.0
@@ -69,7 +71,8 @@ def cost_of(settings: Settings, stage: Stage, n_gstar: int | None) -> Cost:
     seconds = COLLECTING * flops / (_tflops(settings) * 1e12) + FIGURE_S * sum(name.endswith("_pdf") for name in stage.artifacts)
     if stage.phase_id == "PHASE5_ANALYZE_AND_EXPORT":
         seconds += SITE_S * _conditions(settings) * shape.n_layers * settings.datasets.A.n_windows_calibration * seq_len
-    return Cost(passes, windows, flops, seconds, (shape.all_weights * width + batch) / GIB)
+    process = PROCESS_GIB if _device(settings) == "cpu" else 0.0
+    return Cost(passes, windows, flops, seconds, process + (shape.all_weights * width + batch) / GIB)
 
 
 def passes_and_windows(settings: Settings, stage: Stage, n_gstar: int | None) -> tuple[int, int]:

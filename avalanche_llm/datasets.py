@@ -6,6 +6,7 @@ sha256(seed | data set id, config, split | T | slice role) and sorted. No run id
 every run that shares a tokenizer sees the same windows.
 """
 
+import glob
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -209,7 +210,7 @@ def load_rows(hf_id: str, hf_config: str | None, split: str) -> Iterator[dict[st
             empty = [file for file in files if file.suffix != ".txt" and not file.stat().st_size]  # the library trips over them
             if empty:
                 raise DataError(f"data file {empty[0]} is empty; leave it out or fill it")
-            reader, names = READERS[files[0].suffix], {split: [str(file.resolve()) for file in files]}
+            reader, names = READERS[files[0].suffix], {split: [glob.escape(str(file.resolve())) for file in files]}
             yield from datasets.load_dataset(reader, data_files=names, split=split, streaming=True)
         elif path.suffix in READERS or path.is_absolute() or hf_id.startswith("."):
             raise EnvironmentProblem(f"data file {hf_id} does not exist; check datasets.*.hf_id")

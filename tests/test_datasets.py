@@ -75,6 +75,13 @@ def test_read_texts_of_the_shipped_text_is_its_lines() -> None:
     assert list(read_texts(data())) == expected
 
 
+@pytest.mark.parametrize("name", ["a[1].txt", "b*.txt", "c?.txt", "d{x,y}.txt"])
+def test_read_texts_takes_the_file_of_that_name_and_no_pattern(name: str, tmp_path: Path) -> None:
+    for each in (name, "a1.txt", "b2.txt", "cc.txt", "dx.txt"):
+        (tmp_path / each).write_text(f"the text of {each}\n", encoding="utf-8")
+    assert list(read_texts(data(tmp_path / name))) == [f"the text of {name}\n"]
+
+
 def test_token_windows_are_the_token_stream_cut_in_order(tokenizer: Any) -> None:
     windows = token_windows(data(), tokenizer, seq_len=32, at_most=40)
     assert windows.shape == (40, 32)

@@ -18,9 +18,8 @@ from jaxtyping import Int64
 from avalanche_llm.analysis.activity import TAU_COLUMNS, activity_of_cells
 from avalanche_llm.analysis.conditions import ThresholdTable
 from avalanche_llm.analysis.grid_rows import Lattice, branching_columns, raster_columns, rows_of_gain
-from avalanche_llm.api.raster import Raster, canonical
-from avalanche_llm.config import merge
-from avalanche_llm.datasets import ended, windows_of
+from avalanche_llm.api.inputs import hooks_from, settings_from, windows_from
+from avalanche_llm.api.raster import Raster
 from avalanche_llm.determinism import deterministic
 from avalanche_llm.errors import ConfigError, DataError
 from avalanche_llm.events.collect import LayerTail
@@ -35,7 +34,7 @@ from avalanche_llm.phases.calibrate import measure_baseline
 from avalanche_llm.phases.measure import events_over, largest_events
 from avalanche_llm.phases.select_gstar import choose_all
 from avalanche_llm.raster.build import count_raster
-from avalanche_llm.settings import GstarMethod, Settings, SpikeDef, parse_settings
+from avalanche_llm.settings import GstarMethod, Settings, SpikeDef
 from avalanche_llm.settings_sources import HookNames
 
 
@@ -146,9 +145,9 @@ def measure(
             raise ConfigError(f"no thresholds at g = {absent[0]:g}: `calibrated` measured {list(calibrated.gains)}")
         settings = calibrated.settings
     else:
-        settings = _settings(gains, target_rates, spike_defs, seq_len, burn_in, batch_windows, seed)
-    loaded = model if isinstance(model, LoadedModel) else in_memory(model, tokenizer, _hooks(hooks))
-    windows = _windows(texts, loaded.tokenizer if tokenizer is None else tokenizer, settings)
+        settings = settings_from(gains, target_rates, spike_defs, seq_len, burn_in, batch_windows, seed)
+    loaded = model if isinstance(model, LoadedModel) else in_memory(model, tokenizer, hooks_from(hooks))
+    windows = windows_from(texts, loaded.tokenizer if tokenizer is None else tokenizer, settings)
     with deterministic(settings.determinism):
         if calibrated is None:
             baseline = measure_baseline(loaded, windows, settings)
@@ -223,54 +222,6 @@ def _tails(
         return largest_events(model, windows, plan, stats, targets, settings, label)[0]
     bounds = ThresholdTable(calibrated.thresholds).bounds(gain)
     return events_over(model, windows, plan, stats, bounds, settings, label)[0]
-
-
-def _settings(
-    gains: Sequence[float],
-    target_rates: Sequence[float] | None,
-    spike_defs: Sequence[SpikeDef] | None,
-    seq_len: int | None,
-    burn_in: int | None,
-    batch_windows: int | None,
-    seed: int | None,
-) -> Settings:
-    """The canonical settings with the options on top, validated as a config is. Raises ConfigError, naming the key."""
-    canon = canonical()
-    given: dict[str, dict[str, Any]] = {
-        "pipeline": {"seq_len_tokens": seq_len, "burn_in_tokens": burn_in, "batch_windows": batch_windows},
-        "events": {"target_rates": target_rates, "spike_defs": spike_defs},
-        "determinism": {"seed": seed},
-        "gains": {"grid": sorted({canon.gains.baseline, *map(float, gains)})},
-    }
-    chosen = {section: {key: value for key, value in keys.items() if value is not None} for section, keys in given.items()}
-    return parse_settings(merge(canon.model_dump(), chosen))
-
-
-def _hooks(hooks: HookNames | Mapping[str, str] | None) -> HookNames | None:
-    return HookNames.model_validate(hooks) if isinstance(hooks, Mapping) else hooks
-
-
-def _windows(texts: Any, tokenizer: Any, settings: Settings) -> Int64[np.ndarray, "seq token"]:
-    """Windows of token ids from texts, or as given."""
-    seq_len = settings.pipeline.seq_len_tokens
-    if isinstance(texts, str) or (isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts)):
-        if tokenizer is None:
-            raise DataError("texts need a tokenizer: pass the model's, or pass windows of token ids [seq, token]")
-        return windows_of(ended([texts] if isinstance(texts, str) else texts), tokenizer, seq_len=seq_len, source="the text")
-    try:
-        windows = np.asarray(texts)
-    except ValueError as error:
-        raise DataError(
-            "expected texts, or windows of token ids of one length, found ragged ones: cut them to seq_len"
-        ) from error
-    if windows.dtype.kind not in "iu" or windows.ndim != 2 or 0 in windows.shape:
-        raise DataError(
-            "expected a text, a list of texts, or whole numbers [seq, token], "
-            f"found {windows.dtype} values of shape {windows.shape}"
-        )
-    if windows.shape[1] != seq_len:
-        raise DataError(f"expected windows of {seq_len} tokens, found {windows.shape[1]}: pass seq_len={windows.shape[1]}")
-    return windows.astype(np.int64)
 
 
 def _same_shape(model: LoadedModel, calibrated: Events) -> None:

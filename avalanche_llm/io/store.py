@@ -13,7 +13,7 @@ from avalanche_llm.errors import DeterminismError, EnvironmentProblem, MissingAr
 from avalanche_llm.io.artifacts import CONFIG_NAME, RECORD_NAME, SUBFOLDERS, Run, read_record, verified_artifact
 from avalanche_llm.io.files import json_bytes, raw, sync_folder, write_atomically
 from avalanche_llm.io.hashing import code_version, sha256_file
-from avalanche_llm.io.jsonl import utc_now
+from avalanche_llm.io.new_record import new_record
 from avalanche_llm.io.schema_validate import validate_run_record
 from avalanche_llm.run_id import RUN_ID, RunIdMode, candidate_run_ids, check_run_id
 from avalanche_llm.stages import Stage, stages
@@ -220,55 +220,6 @@ def _unfit(run: Upstream | MissingArtifact, config: ResolvedConfig) -> str:
     if run.record["hashes"]["config_sha256"] == config.sha256:
         return f"{run.folder / RECORD_NAME} has this config and another scope_sha256: it was changed, or made by other code"
     return ""
-
-
-def new_record(run_id: str, stage: Stage, config: ResolvedConfig) -> dict[str, Any]:
-    """The record of a run that has just started."""
-    values = config.values
-    role = values["run"]["model_role"]
-    return {
-        "project_id": values["project"]["project_id"],
-        "pack_version": values["project"]["pack_version"],
-        "run_id": run_id,
-        "phase_id": stage.phase_id,
-        "stage_status": "started",
-        "created_utc": utc_now(),
-        "completed_utc": None,
-        "model": {
-            "role": role,
-            "id": values["models"][role]["hf_id"],
-            "device": values["run"]["device"],
-            "dtype": values["run"]["dtype"],
-        },
-        "dataset": {},
-        "conditions": [],
-        "dependencies": [],
-        "artifacts": {},
-        "artifact_index": [],
-        "hashes": {
-            "config_sha256": config.sha256,
-            "scope_sha256": config.scope_sha256(stage.scope),
-            "dataset_slice_sha256": {},
-            "code_version": code_version(),
-        },
-        "versions": library_versions(),
-        "determinism": {
-            "seed": values["determinism"]["seed"],
-            "strict": values["determinism"]["strict"],
-            "flags": {},
-            "unavailable": [],
-        },
-        "timings": {},
-    }
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of what decides the numbers, read from package metadata so that nothing heavy is imported."""
-    import platform
-    from importlib.metadata import version
-
-    names = ("torch", "transformers", "tokenizers", "numpy", "scipy", "pandas", "pyarrow", "datasets")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 
 def writable(folder: Path) -> bool:

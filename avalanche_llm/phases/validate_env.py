@@ -16,7 +16,8 @@ from avalanche_llm.canon import load_canon
 from avalanche_llm.datasets import load_rows, token_windows
 from avalanche_llm.determinism import deterministic
 from avalanche_llm.errors import AvalancheError, DeterminismError, EnvironmentProblem
-from avalanche_llm.io.store import library_versions, writable
+from avalanche_llm.io.new_record import library_versions
+from avalanche_llm.io.store import writable
 from avalanche_llm.model.hook_checks import GainEffect, gain_effect, hook_difference
 from avalanche_llm.model.loader import LoadedModel, check_device, load_model, local_folder
 from avalanche_llm.phases.job import Job

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from avalanche_llm.errors import AvalancheError
 from avalanche_llm.io.artifacts import CONFIG_NAME, index_by_path, read_record
 from avalanche_llm.io.hashing import code_version, sha256_bytes
-from avalanche_llm.io.store import Upstream, library_versions
+from avalanche_llm.io.new_record import library_versions
+from avalanche_llm.io.store import Upstream
 from avalanche_llm.phases.job import JobRequest
 from avalanche_llm.plotting.export import table_files
 from avalanche_llm.plotting.schemas import SCHEMAS

@@ -10,8 +10,8 @@ from jsonschema import Draft202012Validator
 from avalanche_llm.canon import load_canon
 from avalanche_llm.config import resolve_config
 from avalanche_llm.errors import SchemaError
+from avalanche_llm.io.new_record import new_record
 from avalanche_llm.io.schema_validate import validate_run_record
-from avalanche_llm.io.store import new_record
 from avalanche_llm.resources import packaged
 from avalanche_llm.run_id import candidate_run_ids
 from avalanche_llm.stages import stages
