@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 PIP_AUDIT := 2.10.1
 FAULTS ?= --boundaries --trials 110 --signals 44 --seed 7
 
-.PHONY: audit bench bench-platform clean demo docs fuzz install lint model schemas screenshots serve-docs test test-fast test-faults \
+.PHONY: audit bench bench-platform clean demo docs fuzz install lint model schemas screenshots serve-docs test test-fast test-faults test-harness \
   test-platform test-wheel ui validate
 
 demo: model ## measure the demo's model, phase by phase
@@ -23,6 +23,10 @@ test: model lint ## lint, types and every test
 test-platform: $(VENV)/.platform ## Ray, Postgres and the web UI in a browser; as root on Debian it installs Chromium, Postgres, iproute2
 	$(BIN)/python tests/platform/needs.py
 	$(BIN)/python -m pytest tests/platform -n 0 -rs
+
+test-harness: model ## log-probabilities of choices against lm-evaluation-harness, in a folder of its own
+	test -d build/harness/lm_eval || $(PIP) --no-deps --target build/harness --requirement requirements-harness.lock
+	PYTHONPATH=build/harness $(BIN)/python -m pytest tests/test_lm_eval.py -n 0 -rs
 
 test-faults: install ## kills and signals in every phase, races of real processes; FAULTS="--trials 200 --seed 7" for other counts
 	cd tests && PYTHONPATH=. ../$(BIN)/python -m faults.campaign $(FAULTS)
