@@ -30,7 +30,6 @@ def deterministic(settings: Determinism) -> Iterator[dict[str, Any]]:
     before = torch.get_deterministic_debug_mode()
     kernels: Any = torch.utils.deterministic  # its one attribute is not in the stubs
     filled = kernels.fill_uninitialized_memory
-    # use_deterministic_algorithms does the same and imports the compiler first, a second of every start
     torch.set_deterministic_debug_mode("error" if settings.strict else "warn")
     kernels.fill_uninitialized_memory = False  # costs a write per buffer and guards against nothing here
     record: dict[str, Any] = {"flags": _flags(), "unavailable": []}

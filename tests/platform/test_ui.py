@@ -23,8 +23,9 @@ import tiny
 import yaml
 from started import free_port, started, wait_until
 
-from avalanche_dagster.checks import CHECKS
+from avalanche_dagster.checks import CHECKS, check_specs
 from avalanche_dagster.sensors import analyze_when_nulls_are_complete
+from avalanche_dagster.specs import asset_key, asset_specs
 from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.stages import stages
 
@@ -117,8 +118,13 @@ def test_every_group_is_in_the_lineage(page: Any, keep: Any) -> None:
 
 
 def test_a_group_shows_its_artifacts_with_their_checks(page: Any, keep: Any) -> None:
-    page.goto(f"/locations/{LOCATION}/asset-groups/phase1/lineage")
-    for text in ("calibration_stats", "rate_targets", "1 / 1 Passed", "50% filled"):
+    stage = stages()["PHASE1_CALIBRATE"]
+    page.goto(f"/locations/{LOCATION}/asset-groups/phase1/list")
+    for spec in asset_specs(stage):
+        shown(page, str(spec.description))  # the list shortens names
+    page.goto("/assets/phase1_calibrate/calibration_stats?view=lineage&lineageDepth=0")
+    checks = len([spec for spec in check_specs(stage) if spec.asset_key == asset_key(stage, "calibration_stats")])
+    for text in ("calibration_stats", f"{checks} / {checks} Passed", "50% filled"):
         shown(page, text)
     keep("group_phase1")
 
