@@ -1,22 +1,13 @@
-"""Susceptibility and crackling: independent counts, exact laws, critical branching, and what is missing."""
+"""Crackling and the alignment of signatures: exact laws, critical branching, and what is missing."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 
-from avalanche_llm.metrics.signatures import (
-    CracklingFit,
-    crackling,
-    sequence_totals,
-    signature_alignment,
-    susceptibility,
-    susceptibility_bootstrap,
-    susceptibility_peak,
-)
+from avalanche_llm.metrics.signatures import CracklingFit, crackling, signature_alignment, susceptibility_peak
 from avalanche_llm.metrics.stats import leave_one_out, t_interval
 
-EPS = 1e-8
 GRID = np.array([0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3])
 
 
@@ -42,58 +33,6 @@ def critical_branching(trees: int, generations: int, seed: int) -> tuple[np.ndar
         size[living] += alive[living]
         duration[living] += alive[living] > 0
     return size[alive == 0], duration[alive == 0]
-
-
-def test_sequence_totals_do_not_wrap() -> None:
-    counts = np.full((2, 3, 4, 5), 65535, dtype=np.uint16)
-    np.testing.assert_array_equal(sequence_totals(counts), np.full((2, 3), 20 * 65535))
-
-
-def test_susceptibility_is_population_variance_over_mean() -> None:
-    totals = np.array([[1, 3], [4, 4]])
-    np.testing.assert_allclose(susceptibility(totals, eps=0.0), [0.5, 0.0])
-    np.testing.assert_allclose(susceptibility(totals, eps=0.0, ddof=1), [1.0, 0.0])
-    np.testing.assert_allclose(susceptibility(totals, eps=2.0), [0.25, 0.0])
-
-
-def test_susceptibility_of_independent_poisson_counts_is_one() -> None:
-    counts = np.random.default_rng(0).poisson(0.3, (4000, 4, 8)).astype(np.uint16)
-    chi = susceptibility(sequence_totals(counts), eps=EPS)
-    assert chi == pytest.approx(1.0, abs=0.08)  # standard error sqrt(2 / 4000)
-
-
-def test_susceptibility_of_a_silent_condition_is_nan() -> None:
-    chi = susceptibility(np.array([[0, 0, 0], [0, 0, 3]]), eps=EPS)
-    assert np.isnan(chi[0])
-    assert chi[1] == pytest.approx(2.0)
-
-
-def test_susceptibility_with_ddof_1_needs_two_sequences() -> None:
-    assert np.isnan(susceptibility(np.array([5]), eps=EPS, ddof=1))
-    assert susceptibility(np.array([5]), eps=EPS) == 0.0
-
-
-def test_susceptibility_bootstrap_equals_resampling() -> None:
-    totals = np.array([[3, 9, 4, 0, 7], [2, 2, 8, 1, 1]])
-    draws = np.random.default_rng(1).integers(5, size=(40, 5))
-    weights = np.array([np.bincount(draw, minlength=5) for draw in draws])
-    resampled = totals[:, draws]
-    for ddof in (0, 1):
-        expected = resampled.var(axis=-1, ddof=ddof) / (resampled.mean(axis=-1) + 0.5)
-        found = susceptibility_bootstrap(totals, weights, eps=0.5, ddof=ddof)
-        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-
-
-def test_susceptibility_bootstrap_does_not_cancel_on_a_large_mean() -> None:
-    totals = 10**9 + np.array([0, 1, 2])
-    found = susceptibility_bootstrap(totals, np.ones((1, 3), dtype=np.int64), eps=0.0)
-    assert found[0] == pytest.approx((2 / 3) / (10**9 + 1), rel=1e-9)
-
-
-def test_susceptibility_bootstrap_gives_nan_for_a_silent_replicate() -> None:
-    found = susceptibility_bootstrap(np.array([0, 6]), np.array([[2, 0], [1, 1]]), eps=EPS)
-    assert np.isnan(found[0])
-    assert found[1] == pytest.approx(3.0)
 
 
 def test_crackling_recovers_an_exact_power_law() -> None:
@@ -155,21 +94,25 @@ def test_crackling_without_avalanches_is_unavailable() -> None:
     assert not found.passed
 
 
-def test_crackling_needs_two_sequences_with_avalanches() -> None:
+def test_crackling_has_no_interval_where_one_sequence_holds_a_duration_alone() -> None:
+    """Leaving that sequence out removes the point: its spread is unknown, however narrow the others are."""
+    duration = np.concatenate([np.tile(np.arange(3, 15), 4), [15, 16]])
+    seq_id = np.concatenate([np.repeat(np.arange(4), 12), [1, 2]])
+    found = fit(duration**2, duration, seq_id, 5)
+    assert found.gamma == pytest.approx(2.0)
+    assert found.reason == "one sequence alone holds 2 of 14 durations, no interval knows their spread"
+    assert np.isnan([found.ci_low, found.ci_high, found.ci_width]).all()
+    assert not found.passed
+    assert fit(duration**2, duration, seq_id, 5, d_max=14).passed
+
+
+def test_crackling_of_one_sequence_has_no_interval() -> None:
     """Resampling around a single contributing sequence has no spread: a point for an interval would pass."""
     duration = np.arange(3, 15)
-    found = fit(duration**2, duration, np.full(12, 2), 5)
-    assert found.reason == "all 12 avalanches are of one sequence, an interval over sequences needs 2"
-    assert not found.passed
-
-
-def test_crackling_needs_enough_durations_without_any_one_sequence() -> None:
-    """Each sequence holds a duration of its own, so that none can be left out."""
-    duration = np.arange(3, 11)
-    found = fit(duration**2, duration, np.arange(8), 8)
-    assert found.reason == "0 of 8 fits without one sequence had 8 durations, nearly all must"
-    assert (found.n_duration_points, found.passed) == (8, False)
-    assert np.isnan(found.gamma)
+    for n_sequences in (1, 5):
+        found = fit(duration**2, duration, np.zeros(12), n_sequences)
+        assert found.reason.startswith("one sequence alone holds 12 of 12 durations")
+        assert (found.gamma, found.passed) == (pytest.approx(2.0), False)
 
 
 def test_crackling_does_not_pass_with_a_wide_interval() -> None:

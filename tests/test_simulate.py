@@ -13,8 +13,9 @@ from avalanche_llm.metrics.avalanches import AvalancheTable, avalanches
 from avalanche_llm.metrics.branching import branching, branching_interval, branching_sums
 from avalanche_llm.metrics.density import PERCOLATION_THRESHOLD, density
 from avalanche_llm.metrics.regression import multistep_regression
-from avalanche_llm.metrics.signatures import crackling, sequence_totals, susceptibility, susceptibility_bootstrap
+from avalanche_llm.metrics.signatures import crackling
 from avalanche_llm.metrics.stats import bootstrap_weights
+from avalanche_llm.metrics.susceptibility import sequence_totals, susceptibility, susceptibility_bootstrap
 from avalanche_llm.metrics.tails import fit_tail
 from avalanche_llm.raster.build import occupancy
 from avalanche_llm.raster.cc import label_components

@@ -95,11 +95,13 @@ def test_intervals_of_an_independent_lattice_cover_with_few_sequences(
     assert found.coverage is not None and found.coverage.value >= 0.89 and found.coverage.high > 0.95
 
 
-def test_intervals_of_chi_are_too_narrow_where_few_sequences_hold_most_events(
-    layers_with_memory: tuple[list[IntervalRow], list[NullRow]],
+@pytest.mark.parametrize("n_sequences", SEQUENCES)
+def test_intervals_of_chi_cover_where_few_sequences_hold_most_events(
+    layers_with_memory: tuple[list[IntervalRow], list[NullRow]], n_sequences: int
 ) -> None:
-    found = interval_of(layers_with_memory[0], "chi", SEQUENCES[0]).coverage
-    assert found is not None and found.high < 0.92
+    """t intervals of log chi covered 82 to 87 % here, with a standard error of 2.5 %."""
+    found = interval_of(layers_with_memory[0], "chi", n_sequences).coverage
+    assert found is not None and found.value >= 0.87 and found.high > 0.92
 
 
 def test_intervals_of_a_sparse_raster_are_counted_apart_where_they_are_not_given() -> None:
@@ -239,11 +241,11 @@ def test_goals_follow_the_numbers(small: Results) -> None:
     spoiled = replace(perfect, intervals=(replace(perfect.intervals[0], coverage=bad), *perfect.intervals[1:]))
     found = goal(spoiled, "coverage of b, 16 sequences")
     assert not found.met
-    assert found.found == "32 of 33 cases; furthest off 90.0 [88.0, 91.0] % (lattice, b_time)"
+    assert found.found == "inside in 32 of 33 cases; furthest off 90.0 [88.0, 91.0] % (lattice, b_time)"
     assert goal(spoiled, "coverage of b, 64 sequences").met
     rare = replace(perfect, intervals=(replace(perfect.intervals[0], coverage=bad, given=seldom), *perfect.intervals[1:]))
     found = goal(rare, "coverage of b, 16 sequences")
-    assert found.met and found.found.startswith("32 of 32 cases") and found.found.endswith("; mostly not given in 1 more")
+    assert found.met and found.found.startswith("inside in 32 of 32 cases") and found.found.endswith("; mostly not given in 1 more")
 
 
 def test_a_false_positive_counts_where_its_null_is_true_only(small: Results) -> None:

@@ -17,7 +17,7 @@ from avalanche_llm.analysis.measures import measure_susceptibility
 from avalanche_llm.events.collect import LayerTail
 from avalanche_llm.events.rate_match import RateTargets
 from avalanche_llm.metrics.branching import branching, branching_sums
-from avalanche_llm.metrics.signatures import sequence_totals
+from avalanche_llm.metrics.susceptibility import sequence_totals
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.raster.build import count_raster, occupancy
 from avalanche_llm.settings import Events, Statistics

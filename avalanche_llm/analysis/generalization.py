@@ -16,7 +16,13 @@ from avalanche_llm.analysis.grid_rows import branching_columns, raster_columns
 from avalanche_llm.analysis.summarize import Row, RowHead
 from avalanche_llm.metrics.branching import branching, branching_sums, held, scale_of
 from avalanche_llm.metrics.likelihood import Sampled, SequenceNll, mean_nll
-from avalanche_llm.metrics.signatures import sequence_totals, susceptibility, susceptibility_bootstrap
+from avalanche_llm.metrics.stats import Interval
+from avalanche_llm.metrics.susceptibility import (
+    sequence_totals,
+    susceptibility,
+    susceptibility_bootstrap,
+    susceptibility_interval,
+)
 from avalanche_llm.raster.build import occupancy
 
 COMPARED: Final = ("b_tot", "delta_b_tot", "chi", "nll_mean")
@@ -46,14 +52,14 @@ def measure(
     sums, totals = branching_sums(occupancy(counts)), sequence_totals(counts)
     point, drawn = branching(sums), branching(sums, weights)
     chi_drawn = susceptibility_bootstrap(totals, weights, eps=chi_eps)
-    chi = Sampled(float(susceptibility(totals, eps=chi_eps)), chi_drawn, weights, "log")
+    chi = Sampled(float(susceptibility(totals, eps=chi_eps)), chi_drawn, weights)
     likelihood = mean_nll(nll, weights)
     columns = {
         **condition.columns(),
         **raster_columns(counts),
         **rates,
         **branching_columns(sums, weights),
-        **_with_interval("chi", chi),
+        **_with_interval("chi", chi, susceptibility_interval(totals, weights, eps=chi_eps)),
         "n_predicted": int(nll.n_predicted.sum()),
         **_with_interval("nll_mean", likelihood),
         **_with_interval("ppl", likelihood.exponential()),
@@ -105,8 +111,8 @@ def _differences(found: Measured, reference: Measured) -> Row:
     return columns | _with_interval("ppl_ratio", differences["nll_mean"].exponential())
 
 
-def _with_interval(name: str, sampled: Sampled) -> Row:
-    interval = sampled.interval
+def _with_interval(name: str, sampled: Sampled, interval: Interval | None = None) -> Row:
+    interval = interval or sampled.interval
     return {name: sampled.value, f"{name}_ci_low": interval.low, f"{name}_ci_high": interval.high}
 
 

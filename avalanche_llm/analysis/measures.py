@@ -15,8 +15,9 @@ from avalanche_llm.metrics.branching import Branching, branching, branching_inte
 from avalanche_llm.metrics.density import Density, density
 from avalanche_llm.metrics.null_ensemble import permutation_ensemble, shift_ensemble
 from avalanche_llm.metrics.regression import MultistepFit, multistep_regression
-from avalanche_llm.metrics.signatures import CracklingFit, crackling, sequence_totals, susceptibility, susceptibility_bootstrap
-from avalanche_llm.metrics.stats import Interval, exceedance_p, t_interval, z_score
+from avalanche_llm.metrics.signatures import CracklingFit, crackling
+from avalanche_llm.metrics.stats import Interval, exceedance_p, z_score
+from avalanche_llm.metrics.susceptibility import sequence_totals, susceptibility, susceptibility_interval
 from avalanche_llm.metrics.tails import TailFit, fit_tail
 from avalanche_llm.raster.build import occupancy
 from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, MARGIN_SWAP, PERMUTATION, draw_null, null_seed
@@ -130,10 +131,9 @@ def measure_susceptibility(
     totals: Int64[np.ndarray, " seq"], weights: Int64[np.ndarray, "reps seq"], statistics: Statistics
 ) -> Susceptibility:
     """chi of one condition with its bootstrap interval."""
-    chi = float(susceptibility(totals, eps=statistics.chi_eps))
     return Susceptibility(
-        chi,
-        t_interval(chi, susceptibility_bootstrap(totals, weights, eps=statistics.chi_eps), weights, scale="log"),
+        float(susceptibility(totals, eps=statistics.chi_eps)),
+        susceptibility_interval(totals, weights, eps=statistics.chi_eps),
         float(susceptibility(totals, eps=statistics.chi_eps, ddof=1)),
     )
 

@@ -20,8 +20,9 @@ from avalanche_llm.metrics import signatures, tails
 from avalanche_llm.metrics.branching import branching as pooled
 from avalanche_llm.metrics.branching import branching_sums
 from avalanche_llm.metrics.regression import memory_interval
-from avalanche_llm.metrics.signatures import CracklingFit, sequence_totals
+from avalanche_llm.metrics.signatures import CracklingFit
 from avalanche_llm.metrics.stats import bootstrap_weights
+from avalanche_llm.metrics.susceptibility import sequence_totals
 from avalanche_llm.metrics.tails import TailFit
 from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, PERMUTATION
 from avalanche_llm.settings import Statistics

@@ -33,9 +33,8 @@ def _always(inputs: PaperInputs) -> list[Prose]:
             percolation=span(summary.span("opt_occupancy_over_pc_4n")),
         ),
         prose(
-            "Intervals come from {reps} resamplings of {n} sequences on data set A. With few sequences that of the crackling "
-            "slope is too narrow, and that of susceptibility where a few sequences hold most events. They say nothing about "
-            "other models or other texts.",
+            "Intervals come from {reps} resamplings of {n} sequences on data set A. That of susceptibility may be too low where "
+            "a few sequences hold most events. They say nothing about other models or other texts.",
             reps=reps,
             n=span(summary.span("n_sequences")),
         ),

@@ -113,10 +113,11 @@ def _branching(inputs: PaperInputs) -> list[Prose]:
             "Intervals at level {level} are the estimate less its bias, plus and minus its standard error times Student's t "
             "with one degree of freedom fewer than there are sequences. Bias and standard error come from {reps} resamplings "
             "of the sequences [@efron1993], scaled up by what resampling a few of them falls short of [@hesterberg2015]; for "
-            "crackling from leaving out one sequence at a time [@miller1974]. They are those of the logarithm of b, chi and "
-            "perplexity, of the arcsine root of accuracy, of differences and slopes as they are. No interval of b or its "
-            "excess is given where fewer than {holders} sequences hold a pair. p counts the observed value among {draws} "
-            "draws of a null [@davison1997], whose runs follow [@mood1940]. Occupancy stands beside the site percolation "
+            "crackling from leaving out one sequence at a time [@miller1974]. They are those of the logarithm of b and "
+            "perplexity, of the arcsine root of accuracy, of differences and slopes as they are; the interval of chi is the "
+            "studentised bootstrap of its logarithm [@efron1993], with the kurtosis of [@bonett2006]. No interval of b or its "
+            "excess is given where fewer than {holders} sequences hold a pair, none of crackling where one sequence alone "
+            "holds a duration. p counts the observed value among {draws} draws of a null [@davison1997], whose runs follow [@mood1940]. Occupancy stands beside the site percolation "
             "thresholds {four} for four and {eight} for eight neighbours [@newman2000] [@sykes1964]. The multistep regression "
             "of [@wilting2018] is left out where its slopes do not differ from independent activity [@boxpierce1970].",
             level=interval_level(),

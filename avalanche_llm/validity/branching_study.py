@@ -15,8 +15,8 @@ from scipy import stats
 
 from avalanche_llm.metrics.branching import BranchingSums, branching, branching_interval, branching_sums
 from avalanche_llm.metrics.null_ensemble import permutation_ensemble, shift_ensemble
-from avalanche_llm.metrics.signatures import sequence_totals, susceptibility, susceptibility_bootstrap
-from avalanche_llm.metrics.stats import Interval, bootstrap_weights, exceedance_p, t_interval, z_score
+from avalanche_llm.metrics.stats import Interval, bootstrap_weights, exceedance_p, z_score
+from avalanche_llm.metrics.susceptibility import sequence_totals, susceptibility, susceptibility_interval
 from avalanche_llm.paper.rules import above
 from avalanche_llm.raster.build import occupancy
 from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, PERMUTATION
@@ -140,8 +140,8 @@ def _interval_rows(
             yield interval_row(one.name, measure, n_sequences, getattr(truth, measure), value, found)
         totals = np.concatenate([part.totals[:, :n_sequences] for part in parts])
         chi = susceptibility(totals, eps=limits.chi_eps)
-        drawn_chi = susceptibility_bootstrap(totals, weights, eps=limits.chi_eps)
-        yield interval_row(one.name, "chi", n_sequences, truth.chi, chi, t_interval(chi, drawn_chi, weights, scale="log"))
+        found = susceptibility_interval(totals, weights, eps=limits.chi_eps)
+        yield interval_row(one.name, "chi", n_sequences, truth.chi, chi, found)
 
 
 def interval_row(

@@ -44,8 +44,9 @@ def growth(found: Sequence[GrowthRow], limits: Limits) -> Iterator[str]:
     yield "## Crackling"
     whole, components = exponent_study.tree_gamma(limits)
     yield (
-        f"gamma over durations {limits.d_min} to {limits.d_max}, {found[0].available.n} repetitions, the interval by leaving "
-        "out one sequence at a time. What it should enclose is the slope of the expected mean sizes in that range on that "
+        f"gamma over durations {limits.d_min} to {limits.d_max}, {found[0].given.n} repetitions, the interval by leaving "
+        "out one sequence at a time, where two sequences or more hold every duration of the fit. What it should enclose is the "
+        "slope of the expected mean sizes in that range on that "
         f"raster: exact for planted growth and for trees, else from {exponent_study.LONG_RUN} other rasters of "
         f"{exponent_study.TAIL_SEQUENCES} sequences, by durations with {exponent_study.MANY} avalanches. `long` is the "
         "exponent of long avalanches where there is one. Growth: planted runs of tokens whose mean size is a power of their "
@@ -58,15 +59,15 @@ def growth(found: Sequence[GrowthRow], limits: Limits) -> Iterator[str]:
             number(row.asymptotic),
             number(row.truth),
             estimate(row.mean, row.sd),
-            percent(row.available),
+            percent(row.given),
             with_interval(row.coverage),
             percent(row.passed),
         ]
         for row in found
     ]
-    heads = ["process", "sequences", "long", "gamma in range", "estimate (sd)", "available, %", "coverage, %", "gate passed, %"]
+    heads = ["process", "sequences", "long", "gamma in range", "estimate (sd)", "given, %", "coverage, %", "gate passed, %"]
     yield table(heads, rows)
-    mean = {row.scenario: number(row.mean) for row in found}
+    mean = {row.scenario: number(row.mean) for row in found}  # with most sequences
     yield (
         f"**The range itself is biased.** Whole critical trees have a slope of {number(whole)} there and {number(TREE_GAMMA)} "
         f"only for long durations; on this raster, whose end cuts some trees, it is {number(components)}. No interval knows of "
@@ -74,10 +75,11 @@ def growth(found: Sequence[GrowthRow], limits: Limits) -> Iterator[str]:
     )
     yield (
         "Every duration counts alike in the fit, and the logarithm of a mean of few sizes is too small on average. Leaving "
-        "out sequences estimates that bias and the interval takes it off; the reported gamma itself keeps it. With 16 "
-        "sequences many a long duration is a single avalanche, more is lost than can be estimated, and the interval covers "
-        "too little. Where mean sizes are no power of the duration, the slope also depends on which durations happen to "
-        f"occur. Without propagation there is a gamma too: {mean['percolation']} at the percolation threshold, "
+        "out sequences estimates that bias and the interval takes it off; the reported gamma itself keeps it. A duration "
+        "that one sequence alone holds drops out with that sequence and tells neither its bias nor its spread; given all the "
+        "same, the interval would miss by the bias. Where mean sizes are no power of the duration, the slope also depends on "
+        "which durations happen to occur. Without propagation there is a gamma too: "
+        f"{mean['percolation']} at the percolation threshold, "
         f"{mean['drive, smooth']} under the smooth drive."
     )
 

@@ -62,7 +62,7 @@ class ExponentCase:
 
 @dataclass(frozen=True)
 class GrowthRow:
-    """gamma at one number of sequences; coverage over the repetitions with an interval. `passed`: the pipeline's gate.
+    """gamma at one number of sequences; coverage of the intervals given, None if none was. `passed`: the pipeline's gate.
 
     truth: the slope of expected mean sizes in the range; asymptotic: the exponent of long avalanches, NaN where there is none.
     """
@@ -71,7 +71,7 @@ class GrowthRow:
     n_sequences: int
     asymptotic: float
     truth: float
-    available: Share
+    given: Share
     mean: float
     sd: float
     coverage: Share | None
@@ -165,13 +165,12 @@ def cases(limits: Limits) -> tuple[ExponentCase, ...]:
 
 def exponent_study(case: ExponentCase, repetitions: int, limits: Limits) -> tuple[list[GrowthRow], TailRow]:
     """Both tables of one case."""
-    n_seq = max(SEQUENCES) if np.isfinite(case.gamma) else TAIL_SEQUENCES
+    n_seq = max(SEQUENCES) if case.has_durations else TAIL_SEQUENCES
     tables = [_components(case.draw(n_seq, seed_of("exponents", case.name, part))) for part in range(repetitions)]
-    sequences = SEQUENCES if np.isfinite(case.gamma) else (TAIL_SEQUENCES,)
     growth = []
     if case.has_durations:
         truth = case.gamma if np.isfinite(case.gamma) else long_run_gamma(case, limits)
-        growth = [_growth_row(case, tables, n, truth, limits) for n in sequences]
+        growth = [_growth_row(case, tables, n, truth, limits) for n in SEQUENCES]
     return growth, _tail_row(case, tables, limits)
 
 
@@ -197,11 +196,11 @@ def _growth_row(
                 ci_width_max=limits.ci_width_max,
             )
         )
-    found = np.isfinite([fit.gamma for fit in fits])
-    gamma, low, high = (np.array([getattr(fit, name) for fit in fits])[found] for name in ("gamma", "ci_low", "ci_high"))
-    covered = share((low <= truth) & (truth <= high)) if found.any() and np.isfinite(truth) else None
+    gamma, low, high = (np.array([getattr(fit, name) for fit in fits]) for name in ("gamma", "ci_low", "ci_high"))
+    given = np.isfinite(low)
+    covered = share(((low <= truth) & (truth <= high))[given]) if given.any() and np.isfinite(truth) else None
     passed = share(np.array([fit.passed for fit in fits]))
-    return GrowthRow(case.name, n_sequences, case.asymptotic, truth, share(found), *_moments(gamma), covered, passed)
+    return GrowthRow(case.name, n_sequences, case.asymptotic, truth, share(given), *_moments(gamma), covered, passed)
 
 
 def _tail_row(case: ExponentCase, tables: list[AvalancheTable], limits: Limits) -> TailRow:

@@ -1,7 +1,7 @@
 """What the project asks of its measures, and what the studies found.
 
-Coverage: every case between 92 and 98 %. False positives: no case whose binomial interval lies wholly above 5 %. A case in
-which MOSTLY all repetitions have no interval is named and not judged: those few that have one were picked by their data.
+Coverage: no case whose binomial interval lies wholly outside 92 to 98 %. False positives: none whose lies wholly above 5 %. A
+case in which MOSTLY all repetitions have no interval is named and not judged: those few that have one were picked by their data.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,11 +24,11 @@ MOSTLY: Final = 0.5
 
 @dataclass(frozen=True)
 class Goal:
-    """What was asked, what was found, whether it is met. `used`: whether a claim of the paper rests on it."""
+    """What was asked, what was found, whether it is met (None: no case to judge). `used`: whether a claim rests on it."""
 
     goal: str
     found: str
-    met: bool
+    met: bool | None
     used: bool
 
 
@@ -105,12 +105,10 @@ def _coverage_goals(results: Results) -> Iterator[Goal]:
             used = name == "delta_b"  # the claims' excess; b and chi are shown with their intervals and decide nothing
             yield _coverage(f"coverage of {name}, {n} sequences", cases, len(of_name) - len(cases), used=used)
     for n in sorted({row.n_sequences for row in results.growth}):
-        cases = [
-            (row.coverage, f"{row.scenario}, {n} sequences")
-            for row in results.growth
-            if row.n_sequences == n and row.available.value >= MOSTLY
-        ]
-        yield _coverage(f"coverage of gamma, {n} sequences", cases, 0, used=True)  # its width is the gate of the claim
+        of_gamma = [row for row in results.growth if row.n_sequences == n and np.isfinite(row.truth)]
+        cases = [(row.coverage, f"{row.scenario}, {n} sequences") for row in of_gamma if row.given.value >= MOSTLY]
+        # its width is the gate of the claim
+        yield _coverage(f"coverage of gamma, {n} sequences", cases, len(of_gamma) - len(cases), used=True)
     yield _coverage("coverage of alpha, power-law sizes", [(row.coverage, row.scenario) for row in results.tails], 0, used=False)
     of_m = [(row.coverage, f"{row.scenario}, {row.seen:g} seen") for row in results.memory]
     yield _coverage("coverage of m", of_m, 0, used=False)
@@ -118,12 +116,14 @@ def _coverage_goals(results: Results) -> Iterator[Goal]:
 
 def _coverage(goal: str, cases: Iterable[tuple[Share | None, str]], not_given: int, *, used: bool) -> Goal:
     known = [(share, place) for share, place in cases if share is not None]
-    inside = [COVERAGE[0] <= share.value <= COVERAGE[1] for share, _ in known]
+    if not known:
+        return Goal(goal, f"mostly not given in all {not_given} cases", None, used)
+    inside = sum(COVERAGE[0] <= share.value <= COVERAGE[1] for share, _ in known)
     share, place = max(known, key=lambda case: abs(case[0].value - (1.0 - LEVEL)))
-    found = f"{sum(inside)} of {len(known)} cases; furthest off {with_interval(share)} % ({place})"
+    found = f"inside in {inside} of {len(known)} cases; furthest off {with_interval(share)} % ({place})"
     if not_given:
         found += f"; mostly not given in {not_given} more"
-    return Goal(goal, found, all(inside), used)
+    return Goal(goal, found, all(share.high >= COVERAGE[0] and share.low <= COVERAGE[1] for share, _ in known), used)
 
 
 def _false_positives(goal: str, cases: Sequence[tuple[Share, str]], *, used: bool) -> Goal:
