@@ -1,4 +1,9 @@
-"""The files of deploy/: each read by the tool that it is for, or where that tool is a cluster, by the nearest thing to it."""
+"""The files of deploy/, each read by the tools that it is for.
+
+A cluster is read by three: the fields of a RayCluster as dagster-ray declares them, its pods and the network policy by the schemas
+of Kubernetes itself, and all of it by Ray's own reader of such clusters, which here gets the file in place of the API server's
+answer.
+"""
 
 import re
 from pathlib import Path
@@ -58,6 +63,44 @@ def test_the_ray_cluster_has_only_fields_that_kuberay_knows() -> None:
     assert spec.ray_version == LOCKED["ray"]
     assert policy["kind"] == "NetworkPolicy"
     assert policy["spec"]["podSelector"]["matchLabels"] == {"ray.io/cluster": cluster["metadata"]["name"]}
+
+
+def test_pods_and_network_policy_pass_the_schemas_of_kubernetes() -> None:
+    kubernetes = pytest.importorskip("kubernetes_validate")
+    cluster, policy = documents("kuberay.yaml")
+
+    def check(resource: dict[str, Any]) -> None:
+        kubernetes.validate(resource, kubernetes.latest_version(), strict=True)
+
+    check(policy)
+    for group in (cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]):
+        pod = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "pod"}, "template": group["template"]}
+        check(pod)
+        group["template"]["spec"]["containers"][0]["envFrm"] = []
+        with pytest.raises(kubernetes.ValidationError, match="envFrm"):
+            check(pod)
+
+
+def test_ray_reads_from_the_cluster_what_its_nodes_offer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One GPU and 8 cores a worker, four workers, no step on the head; a step asks for one GPU."""
+    reader = pytest.importorskip("ray.autoscaler._private.kuberay.autoscaling_config")
+    cluster, _ = documents("kuberay.yaml")
+
+    class ApiServer:
+        def __init__(self, namespace: str) -> None:
+            self.namespace = namespace
+
+        def get(self, path: str) -> dict[str, Any]:
+            assert path == f"rayclusters/{cluster['metadata']['name']}"
+            return cluster | {"metadata": cluster["metadata"] | {"namespace": self.namespace}}
+
+    monkeypatch.setattr(reader.node_provider, "KubernetesHttpApiClient", ApiServer)
+    found = reader.AutoscalingConfigProducer("avalanche", "default")()
+    nodes = found["available_node_types"]
+    assert found["max_workers"] == 4
+    assert nodes["headgroup"]["resources"] == {"CPU": 0, "memory": 8 * 2**30}
+    assert (nodes["gpu"]["min_workers"], nodes["gpu"]["max_workers"]) == (4, 4)
+    assert nodes["gpu"]["resources"] == {"CPU": 8, "GPU": 1, "memory": 64 * 2**30}
 
 
 def test_a_worker_offers_what_a_step_takes() -> None:
