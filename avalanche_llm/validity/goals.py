@@ -123,7 +123,10 @@ def _coverage(goal: str, cases: Iterable[tuple[Share | None, str]], not_given: i
     found = f"inside in {inside} of {len(known)} cases; furthest off {with_interval(share)} % ({place})"
     if not_given:
         found += f"; mostly not given in {not_given} more"
-    return Goal(goal, found, all(share.high >= COVERAGE[0] and share.low <= COVERAGE[1] for share, _ in known), used)
+    narrow, wide = any(share.high < COVERAGE[0] for share, _ in known), any(share.low > COVERAGE[1] for share, _ in known)
+    if wide and not narrow:
+        found += "; too wide, none too narrow"
+    return Goal(goal, found, not (narrow or wide), used)
 
 
 def _false_positives(goal: str, cases: Sequence[tuple[Share, str]], *, used: bool) -> Goal:
