@@ -118,8 +118,9 @@ def _branching(inputs: PaperInputs) -> list[Prose]:
             "studentised bootstrap of its logarithm [@efron1993], with the kurtosis of [@bonett2006]. No interval of b or its "
             "excess is given where fewer than {holders} sequences hold a pair, none of crackling where one sequence alone "
             "holds a duration. p counts the observed value among {draws} draws of a null [@davison1997], whose runs follow "
-            "[@mood1940]. Occupancy stands beside the site percolation thresholds {four} for four and {eight} for eight neighbours [@newman2000] [@sykes1964]. The multistep regression "
-            "of [@wilting2018] is left out where its slopes do not differ from independent activity [@boxpierce1970].",
+            "[@mood1940]. Occupancy stands beside the site percolation thresholds {four} for four and {eight} for eight "
+            "neighbours [@newman2000] [@sykes1964]. The multistep regression of [@wilting2018] is left out where its slopes do "
+            "not differ from independent activity [@boxpierce1970].",
             level=interval_level(),
             holders=constant(sys.modules[branching.__name__], "MIN_HOLDERS", branching.MIN_HOLDERS),
             reps=_of(inputs, "statistics.bootstrap_reps"),
