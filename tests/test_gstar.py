@@ -23,8 +23,7 @@ from avalanche_llm.metrics.gstar import (
     GstarChoice,
     choose_gstar,
     crossing_status,
-    largest,
-    nearest_to_one,
+    least,
     peak_status,
     refuse_task_metrics,
     shown_first,
@@ -42,14 +41,17 @@ NAN = float("nan")
 ROW = {"spike_def_id": "SPIKE_ONE_SIDED_POS", "target_rate": 0.001}
 
 
+def best(values: Sequence[Any], method: GstarMethod = "btot_near_one", gains: np.ndarray = GAINS) -> np.ndarray:
+    return least(gains, CRITERIA[method].misfit(np.array(values, dtype=float)))
+
+
 def chosen(b_tot: Sequence[float], gains: np.ndarray = GAINS) -> float:
-    index = int(nearest_to_one(gains, np.array(b_tot, dtype=float)))
+    index = int(best(b_tot, gains=gains))
     return float(gains[index]) if index >= 0 else NAN
 
 
 def status(b_tot: Sequence[float]) -> str:
-    values = np.array(b_tot, dtype=float)
-    return crossing_status(values, int(nearest_to_one(GAINS, values)))
+    return crossing_status(np.array(b_tot, dtype=float), int(best(b_tot)))
 
 
 def by_b_tot(b_tot: np.ndarray, replicates: np.ndarray) -> GstarChoice:
@@ -77,7 +79,15 @@ def test_nearest_to_one_is_the_published_rule(b_tot: list[float], expected: floa
 
 
 def test_nearest_to_one_is_minus_one_where_everything_is_silent() -> None:
-    assert nearest_to_one(GAINS, np.array([[NAN] * 5, [0.5] * 5])).tolist() == [-1, 2]
+    assert best([[NAN] * 5, [0.5] * 5]).tolist() == [-1, 2]
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(0.7, 1.3), (0.8, 1.2), (0.85, 1.15), (0.9, 1.1), (0.95, 1.05)])
+@pytest.mark.parametrize("method", get_args(GstarMethod))
+def test_a_tie_of_gains_equally_near_one_goes_to_the_smaller(lower: float, upper: float, method: GstarMethod) -> None:
+    """In floats 1.15 is nearer to one than 0.85: a choice by rounding."""
+    gains = np.array([lower, 1.0, upper])
+    assert gains[best([1.0, 0.5, 1.0], method, gains)] == lower
 
 
 @given(st.lists(st.sampled_from([0.25, 0.5, 0.75, 1.0, 1.25, 1.5, NAN]), min_size=5, max_size=5), st.permutations(range(5)))
@@ -88,9 +98,9 @@ def test_nearest_to_one_minimises_and_does_not_depend_on_the_order(b_tot: list[f
         assert np.isnan(found)
         return
     distance = np.abs(values - 1)
-    best = GAINS[distance == np.nanmin(distance)]
-    nearest = np.abs(best - 1).min()
-    assert found == min(gain for gain in best if abs(gain - 1) == nearest)
+    tied = GAINS[distance == np.nanmin(distance)]
+    nearest = np.abs(tied - 1).min()
+    assert found == min(gain for gain in tied if abs(gain - 1) == nearest)
     assert chosen(values[order].tolist(), GAINS[order]) == found
 
 
@@ -227,10 +237,9 @@ def test_every_method_of_the_registry_is_one_of_the_config_and_of_the_command_li
     ],
 )
 def test_largest_is_the_peak_and_its_status_says_whether_it_is_one(excess: list[float], expected: float, status: str) -> None:
-    values = np.array(excess)
-    chosen = int(largest(GAINS, values))
+    chosen = int(best(excess, "excess_peak"))
     assert GAINS[chosen] == expected
-    assert peak_status(values, chosen) == status
+    assert peak_status(np.array(excess), chosen) == status
 
 
 @pytest.mark.parametrize(
@@ -288,7 +297,7 @@ def test_shown_first_is_the_cell_that_fits_its_rule_best(method: GstarMethod, cr
 
 
 def test_largest_is_minus_one_where_everything_is_silent() -> None:
-    assert largest(GAINS, np.array([[NAN] * 5, [NAN, 0.1, 0.2, 0.1, NAN]])).tolist() == [-1, 2]
+    assert best([[NAN] * 5, [NAN, 0.1, 0.2, 0.1, NAN]], "excess_peak").tolist() == [-1, 2]
 
 
 def test_choose_all_by_the_peak_of_the_excess(statistics: Statistics) -> None:

@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Float
 
 from avalanche_llm.errors import SchemaError
-from avalanche_llm.metrics.stats import Interval
+from avalanche_llm.metrics.signatures import GAIN_DECIMALS
+from avalanche_llm.metrics.stats import FloatLike, Interval
 from avalanche_llm.settings import GstarMethod
 
 GstarStatus = Literal["bracketed", "grid_edge", "no_crossing"]
@@ -42,9 +43,9 @@ class Criterion:
     missed: str
     target: float | None
 
-    def misfit(self, value: float) -> float:
-        """How far a value of the quantity is from what the rule asks for; the least is the best."""
-        return -value if self.target is None else abs(value - self.target)
+    def misfit(self, value: FloatLike) -> FloatLike:
+        """How far a value of the quantity, or each of an array, is from what the rule asks for; the least is the best."""
+        return -value if self.target is None else np.abs(value - self.target)
 
 
 CRITERIA: Final[Mapping[GstarMethod, Criterion]] = MappingProxyType(
@@ -102,19 +103,11 @@ def shown_first(selections: Iterable[Mapping[Any, Any]], method: GstarMethod) ->
     return min(selections, key=lambda row: CRITERIA[method].misfit(row["criterion"]))
 
 
-def nearest_to_one(gains: Float[np.ndarray, " gain"], values: Float[np.ndarray, "*rep gain"]) -> np.ndarray:
-    """Index of the gain with the value nearest one along the last axis; -1 where every value is NaN (silent rasters)."""
-    return _least(gains, np.abs(values - 1.0))
-
-
-def largest(gains: Float[np.ndarray, " gain"], values: Float[np.ndarray, "*rep gain"]) -> np.ndarray:
-    """Index of the gain with the largest value along the last axis; -1 where every value is NaN."""
-    return _least(gains, -values)
-
-
-def _least(gains: Float[np.ndarray, " gain"], cost: Float[np.ndarray, "*rep gain"]) -> np.ndarray:
-    preference = np.lexsort((gains, np.abs(gains - 1.0)))
-    known = np.where(np.isnan(cost), np.inf, cost)[..., preference]
+def least(gains: Float[np.ndarray, " gain"], misfit: FloatLike) -> np.ndarray:
+    """Index of the gain with the least misfit, `[*rep, gain]`, along the last axis; -1 where every one is NaN (silence)."""
+    from_one = np.round(np.abs(gains - 1.0), GAIN_DECIMALS)  # 0.85 and 1.15 are equally near
+    preference = np.lexsort((gains, from_one))
+    known = np.where(np.isnan(misfit), np.inf, misfit)[..., preference]
     chosen = preference[np.argmin(known, axis=-1)]
     return np.where(np.isinf(known).all(axis=-1), -1, chosen)
 
@@ -160,15 +153,16 @@ def choose_gstar(
 
     Raises SchemaError if the quantity is undefined at every gain.
     """
-    pick, status = (largest, peak_status) if method == "excess_peak" else (nearest_to_one, crossing_status)
-    chosen = int(pick(gains, values))
+    criterion = CRITERIA[method]
+    chosen = int(least(gains, criterion.misfit(values)))
     if chosen < 0:
         raise SchemaError(_undefined(method))
-    picks = pick(gains, replicates)
+    picks = least(gains, criterion.misfit(replicates))
     picked = gains[picks[picks >= 0]]
     low, high = np.quantile(picked, (0.025, 0.975), method="inverted_cdf") if len(picked) else (np.nan, np.nan)
-    found = status(values, chosen)
-    if method == "excess_peak" and found == "bracketed" and not gains.min() < low <= high < gains.max():
+    peak = criterion.target is None
+    found = peak_status(values, chosen) if peak else crossing_status(values, chosen)
+    if peak and found == "bracketed" and not gains.min() < low <= high < gains.max():
         found = "no_crossing"  # noise alone gives a flat curve a largest value inside the grid
     share = {f"{gain:g}": float((picked == gain).mean()) for gain in gains if (picked == gain).any()}
     return GstarChoice(
