@@ -522,6 +522,33 @@ def test_load_model_takes_the_names_of_the_config_for_an_unknown_type(tmp_path: 
     assert hook_difference(model.decoder, list(model.layers), HookNames(**names), TOKENS).n_layers == 0
 
 
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"act": "mlp.act"}, r"a layer has no module 'mlp\.act' \(it has: self_attn, .*; check models\.<ROLE>\.hooks"),
+        ({"gate": "mlp.gate"}, r"a layer has no module 'mlp\.gate' \(it has: self_attn, "),
+        ({"up": "unused"}, r"expected 'unused' to run before 'mlp\.down_proj', found that in layer 0 it does not; check models"),
+        ({"act": "mlp.up_proj"}, r"u of layer 0 cannot be computed from up 'mlp\.up_proj', act 'mlp\.up_proj' and gate .* shapes"),
+        ({"up": "post_attention_layernorm"}, r"u of layer 0 cannot be computed from up 'post_attention_layernorm', act .* size"),
+    ],
+)
+def test_hook_difference_says_which_names_do_not_compute_u(change: dict[str, str], complaint: str) -> None:
+    decoder = causal_model("llama", LLAMA).base_model
+    for layer in decoder.layers:
+        layer.add_module("unused", nn.Identity())
+    names = FAMILIES["llama"].model_copy(update=change)
+    with pytest.raises(UnsupportedModel, match=complaint):
+        hook_difference(decoder, list(decoder.layers), names, TOKENS)
+
+
+def test_hook_difference_keeps_a_nan_of_a_later_layer() -> None:
+    """max() of python drops a NaN that is not its first value, and the check would pass."""
+    decoder = causal_model("llama", LLAMA).base_model
+    with torch.no_grad():
+        decoder.layers[0].mlp.down_proj.weight.fill_(float("nan"))
+    assert np.isnan(hook_difference(decoder, list(decoder.layers), FAMILIES["llama"], TOKENS).largest)
+
+
 @pytest.mark.parametrize("mlp", ["mlp", "post_feedforward_layernorm"])
 def test_phase_zero_fails_where_names_of_the_config_put_the_gain_before_a_norm(mlp: str, tmp_path: Path) -> None:
     hooks = {"layers": "layers", "mlp": mlp, "attn": "self_attn", "down": "mlp.down_proj"}

@@ -132,15 +132,18 @@ def input_width(down: nn.Module) -> int:
 
 
 def recomputed_input(layer: nn.Module, names: HookNames, hidden: torch.Tensor) -> torch.Tensor | None:
-    """u from the MLP input `hidden` (.., d_model), or None where the names do not say how it is computed."""
+    """u from the MLP input `hidden` (.., d_model), or None where the names do not say how it is computed.
+
+    Raises UnsupportedModel where the layer has no module of that name.
+    """
     if names.up is None or names.act is None:
         return None
-    act = layer.get_submodule(names.act)
-    up: torch.Tensor = layer.get_submodule(names.up)(hidden)
+    act = _submodule(layer, names.act, "a layer")
+    up: torch.Tensor = _submodule(layer, names.up, "a layer")(hidden)
     if names.gate is None:
         plain: torch.Tensor = act(up)
         return plain
-    gate: torch.Tensor = layer.get_submodule(names.gate)(hidden)
+    gate: torch.Tensor = _submodule(layer, names.gate, "a layer")(hidden)
     if names.gate == names.up:
         gate, up = up.chunk(2, dim=-1)
     product: torch.Tensor = act(gate) * up

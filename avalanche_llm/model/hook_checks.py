@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import Final
 
+import numpy as np
 import torch
 from jaxtyping import Float64, Int64
 from torch import nn
 
-from avalanche_llm.errors import UnsupportedModel
+from avalanche_llm.errors import AvalancheError, UnsupportedModel, reason
 from avalanche_llm.model.families import find_modules, recomputed_input
 from avalanche_llm.model.hooks import ReadInput, ReadOutput, ScaleOutput
 from avalanche_llm.settings_sources import HookNames
@@ -34,7 +35,7 @@ OFF_SHARE: Final = 0.01
 
 @dataclass(frozen=True)
 class HookDifference:
-    """Largest |u read - u computed| over the layers that could be compared."""
+    """Largest |u read - u computed| over the layers that could be compared; NaN where one of them is."""
 
     n_layers: int
     largest: float
@@ -73,21 +74,36 @@ def check_every_token_once(decoder: nn.Module, layers: list[nn.Module], names: H
 def hook_difference(
     decoder: nn.Module, layers: list[nn.Module], names: HookNames, ids: Int64[torch.Tensor, "batch token"]
 ) -> HookDifference:
-    """Compare what is read at every layer's down projection with what its gate, up and act give for the MLP's input."""
+    """Compare what is read at every layer's down projection with what its gate, up and act give for the MLP's input.
+
+    Raises UnsupportedModel where the three are not there, do not run before the down projection, or do not fit one another.
+    """
     hidden: dict[int, torch.Tensor] = {}
     differences: list[float] = []
 
     def compare(layer: int, u: torch.Tensor) -> None:
-        expected = recomputed_input(layers[layer], names, hidden[layer])
-        if expected is not None:
-            differences.append(float((u - expected).abs().max()))
-        hidden.clear()  # one layer at a time: all of them would not fit beside a large model
+        if layer not in hidden:
+            raise UnsupportedModel(
+                f"expected {names.up!r} to run before {names.down!r}, found that in layer {layer} it does not; "
+                "check models.<ROLE>.hooks"
+            )
+        try:
+            expected = recomputed_input(layers[layer], names, hidden.pop(layer))  # one layer at a time: memory
+            if expected is not None:
+                differences.append(float((u - expected).abs().max()))
+        except (AvalancheError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # named by a config, a module raises whatever it does on an input that is not its own
+            raise UnsupportedModel(
+                f"u of layer {layer} cannot be computed from up {names.up!r}, act {names.act!r} and gate {names.gate!r}: "
+                f"{reason(error)}; check models.<ROLE>.hooks"
+            ) from error
 
     readable = [] if names.up is None else find_modules(layers, names.up)
     downs = find_modules(layers, names.down) if readable else []
     with torch.inference_mode(), ReadInput(readable, hidden.__setitem__), ReadInput(downs, compare):
         decoder(input_ids=ids, use_cache=False)
-    return HookDifference(len(differences), max(differences, default=0.0))
+    return HookDifference(len(differences), float(np.max(differences, initial=0.0)))  # unlike max(), it keeps a NaN
 
 
 def gain_effect(
