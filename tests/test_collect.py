@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis.extra.numpy as arrays
@@ -215,6 +216,20 @@ def test_side_stream_works_one_batch_behind_and_on_everything_at_the_end() -> No
     side.finish()
     side.finish()
     assert done == ["first", "second"]
+
+
+def test_side_stream_waits_for_the_device_of_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On cuda:1 the current device is still 0: an event of that one's stream is done before u of the other is there."""
+    asked: list[torch.device | None] = []
+
+    def current_stream(device: torch.device | None = None) -> SimpleNamespace:
+        asked.append(device)
+        return SimpleNamespace(record_event=lambda: None)
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: SimpleNamespace())
+    monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
+    SideStream[str](torch.device("cuda:1"), lambda batch: None).hand_over("first")
+    assert asked == [torch.device("cuda:1")]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -21,13 +21,16 @@ class SideStream(Generic[Batch]):
     """
 
     def __init__(self, device: torch.device, work: Callable[[Batch], None]) -> None:
+        self._device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]  # torch's stub
         self._work = work
         self._waiting: deque[tuple[Batch, torch.cuda.Event | None]] = deque()
 
     def hand_over(self, batch: Batch) -> None:
         """Queue a batch behind what the device was asked for until now, and work on the one before it."""
-        self._waiting.append((batch, None if self._stream is None else torch.cuda.current_stream().record_event()))
+        # of the batch's device, which need not be the current one: cuda:1
+        ready = None if self._stream is None else torch.cuda.current_stream(self._device).record_event()
+        self._waiting.append((batch, ready))
         if len(self._waiting) > 1:
             self._work_on_oldest()
 
