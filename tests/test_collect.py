@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from avalanche_llm.errors import DataError, MissingArtifact
 from avalanche_llm.events import collect, search
-from avalanche_llm.events.collect import EMPTY, EventCollector, EventCounter, LayerTail, TailCollector
+from avalanche_llm.events.collect import EventCollector, EventCounter, LayerTail, TailCollector
 from avalanche_llm.events.rate_match import thresholds
 from avalanche_llm.events.side_stream import SideStream
 from avalanche_llm.events.spike import magnitude
@@ -30,6 +30,7 @@ POS: SpikeDef = "SPIKE_ONE_SIDED_POS"
 ABS: SpikeDef = "SPIKE_TWO_SIDED_ABS"
 N_LAYERS, N_SEQ, N_TOKENS, D_FF = 2, 7, 5, 6
 SHAPE = (N_LAYERS, N_SEQ, N_TOKENS, D_FF)
+EMPTY = LayerTail(*(np.zeros(0, np.int64),) * 3, np.zeros(0, np.float32))
 # multiples of a half between -6 and 6: ties everywhere, also with the first bound
 COARSE = arrays.arrays(np.float32, SHAPE, elements=st.integers(-12, 12).map(lambda step: step / 2))
 

@@ -50,9 +50,6 @@ class LayerTail:
         return len(self.z)
 
 
-EMPTY: Final = LayerTail(*(np.zeros(0, np.int64),) * 3, np.zeros(0, np.float32))
-
-
 class EventCollector:
     """Feed it u of every layer and batch; afterwards `tails` holds every sample that reaches a fixed bound of its layer.
 
