@@ -92,6 +92,7 @@ def test_model_shape_without_grouped_heads(tmp_path: Path) -> None:
         ("{", "is not one json object"),
         ("[]", "is not one json object"),
         ('{"text_config": 3}', "text_config in the model's config.json is no json object"),
+        (json.dumps({**BLOOM, "model_type": []}), "gives no positive whole number for intermediate_size"),
         (json.dumps({**BLOOM, "n_layer": None}), "gives no positive whole number for num_hidden_layers or n_layer; intermediate_size"),
         (json.dumps({**BLOOM, "model_type": "bloom", "vocab_size": "many"}), "gives no positive whole number for vocab_size"),
         (json.dumps({**BLOOM, "model_type": "bloom", "n_head": 64}), "gives no positive whole number for head_dim"),
@@ -105,6 +106,21 @@ def test_model_shape_says_what_the_config_lacks(text: str, reason: str, tmp_path
 
 def test_model_shape_says_where_there_is_no_config() -> None:
     assert model_shape(ModelChoice(hf_id="nobody/nothing")) == UnknownShape("the model's config.json is not on this machine")
+
+
+def test_model_shape_reads_the_pinned_revision_of_a_hub_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = tmp_path / "models--me--mine"
+    for revision, n_layers in (("main", 3), ("v2", 5)):
+        (repo / "refs").mkdir(parents=True, exist_ok=True)
+        (repo / "refs" / revision).write_text(f"commit_{revision}")
+        snapshot = repo / "snapshots" / f"commit_{revision}"
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text(json.dumps({**BLOOM, "model_type": "bloom", "n_layer": n_layers}))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    for pinned, n_layers in ((None, 3), ("v2", 5)):
+        found = model_shape(ModelChoice(hf_id="me/mine", revision=pinned))
+        assert isinstance(found, ModelShape)
+        assert found.n_layers == n_layers
 
 
 def test_a_plan_imports_neither_torch_nor_transformers() -> None:

@@ -42,7 +42,7 @@ GEMMA3_TEXT: Final[Mapping[str, int]] = {
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a decoder; head_dim is w, n_kv_heads is k. FLOPs as in `avalanche_llm.plan`."""
+    """Sizes of a decoder; head_dim is w, n_kv_heads is k. FLOPs as in `avalanche_llm.cost`."""
 
     n_layers: int
     d_model: int
@@ -55,17 +55,21 @@ class ModelShape:
 
     @property
     def layer_weights(self) -> int:
+        """Weights of all layers."""
         attention = self.d_model * self.head_dim * 2 * (self.n_heads + self.n_kv_heads)
         return self.n_layers * (attention + (3 if self.gated else 2) * self.d_model * self.d_ff)
 
     @property
     def all_weights(self) -> int:
+        """With the embedding; a head that does not share it is left out."""
         return self.layer_weights + self.vocab * self.d_model
 
     def flops(self, n_tokens: int, seq_len: int) -> float:
+        """FLOPs of a forward pass over `n_tokens` tokens in windows of `seq_len`, without the head."""
         return n_tokens * (2.0 * self.layer_weights + 4.0 * self.n_layers * self.n_heads * self.head_dim * seq_len)
 
     def head_flops(self, n_tokens: int) -> float:
+        """FLOPs of the logits of `n_tokens` tokens."""
         return n_tokens * 2.0 * self.vocab * self.d_model
 
 
@@ -98,14 +102,15 @@ def _config_json(choice: ModelChoice) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        cached = try_to_load_from_cache(choice.hf_id, "config.json") if choice.hf_id.count("/") == 1 else None
+        known = choice.hf_id.count("/") == 1
+        cached = try_to_load_from_cache(choice.hf_id, "config.json", revision=choice.revision) if known else None
     except HFValidationError:  # a path such as ./absent
         return None
     return Path(cached) if isinstance(cached, str) else None
 
 
 def _shape(config: dict[str, Any]) -> ModelShape | UnknownShape:
-    model_type, text = config.get("model_type"), config.get("text_config", config)
+    model_type, text = str(config.get("model_type")), config.get("text_config", config)
     if not isinstance(text, dict):
         return UnknownShape("text_config in the model's config.json is no json object")
     if model_type == "gemma3":
@@ -124,7 +129,7 @@ def _shape(config: dict[str, Any]) -> ModelShape | UnknownShape:
     return ModelShape(**sizes, gated=model_type not in PLAIN)
 
 
-def _kv_heads(text: dict[str, Any], heads: int, model_type: object) -> Any:
+def _kv_heads(text: dict[str, Any], heads: int, model_type: str) -> Any:
     """Falcon says it in its own way: a number in the new architecture, else one head for all or one each."""
     if model_type != "falcon":
         return text.get("num_key_value_heads") or heads
