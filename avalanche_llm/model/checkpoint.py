@@ -17,11 +17,12 @@ MARGIN: Final = 16
 
 
 def check_declared(config: Any, folder: Path) -> None:
-    """Raise DeterminismError if one matrix of the config is larger than all weights, or there are more layers than tensors."""
+    """Raise DeterminismError if the config has more layers than there are tensors, or a matrix MARGIN times larger than all."""
     shapes = [shape for path in sorted(folder.glob("*.safetensors")) for shape in _shapes(path)]
     if not shapes:
         return  # the loader says what is missing
-    text, there = config.get_text_config(), sum(map(prod, shapes))
+    text = config.get_text_config()
+    there = sum(map(prod, shapes))
     layers, hidden = _whole(text, "num_hidden_layers"), _whole(text, "hidden_size")
     heads = max(_whole(text, "num_attention_heads"), _whole(text, "num_key_value_heads"))
     largest = hidden * max(1, _whole(text, "vocab_size"), _whole(text, "intermediate_size"), heads * _whole(text, "head_dim"))

@@ -10,7 +10,7 @@ the keys and values of its prompt. Rows are padded on the right; what is padded 
 unpadded text.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -22,8 +22,8 @@ from transformers import DynamicCache
 
 from avalanche_llm.errors import ConfigError, DataError
 from avalanche_llm.model.gain import GainPlan
-from avalanche_llm.model.hooks import ScaleOutput
 from avalanche_llm.model.loader import LoadedModel
+from avalanche_llm.progress import Advance
 from avalanche_llm.questions import Question
 
 Ids = tuple[int, ...]
@@ -73,15 +73,14 @@ def score_choices(
     *,
     plan: GainPlan,
     batch_tokens: int,
-    advance: Callable[[int], None] = lambda n_questions: None,
+    advance: Advance = lambda n_questions: None,
 ) -> list[Float64[np.ndarray, " continuation"]]:
     """The score of every continuation of every question at the gains of `plan`. DataError if one is NaN or infinite.
 
     A batch holds prompts of about one length, at most `batch_tokens` tokens of them with what is padded, and at least one.
     """
-    scale = ScaleOutput(model.modules("mlp" if plan.target == "MLP" else "attn"), plan.gains)
     scores: dict[int, np.ndarray] = {}
-    with torch.inference_mode(), scale:
+    with torch.inference_mode(), model.scaled(plan):
         for places in _batches(questions, batch_tokens):
             batch = [questions[place] for place in places]
             ends = np.cumsum([len(question.continuations) for question in batch])
@@ -89,7 +88,7 @@ def score_choices(
                 if not np.isfinite(found).all():
                     raise DataError(
                         f"question {questions[place].question_id}: log-probabilities became NaN or infinite at gain "
-                        f"{max(plan.gains, key=lambda gain: abs(gain - 1))}; use --dtype fp32 or leave that gain out"
+                        f"{plan.furthest}; use --dtype fp32 or leave that gain out"
                     )
                 scores[place] = found
             advance(len(batch))

@@ -18,10 +18,9 @@ from torch.nn.functional import cross_entropy
 from avalanche_llm.errors import DataError, UnsupportedModel
 from avalanche_llm.metrics.likelihood import SequenceNll
 from avalanche_llm.model.gain import GainPlan
-from avalanche_llm.model.hooks import OnInput, ReadInput, ScaleOutput
+from avalanche_llm.model.hooks import OnInput, ReadInput
 from avalanche_llm.model.loader import LoadedModel
-
-Advance = Callable[[int], None]
+from avalanche_llm.progress import Advance
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,6 @@ def forward_pass(
     look at each layer. The look is taken while the next batch runs, so that a device need not wait for it.
     """
     began = monotonic()
-    scale = ScaleOutput(model.modules("mlp" if plan.target == "MLP" else "attn"), plan.gains)
     sums: list[torch.Tensor] = []
     finite = _FiniteEnds(plan, windows, batch_windows)
     seq_len = windows.shape[1]
@@ -67,7 +65,7 @@ def forward_pass(
     def by_window(layer: int, u: torch.Tensor) -> None:
         on_input(layer, u.view(-1, seq_len, u.shape[-1]))  # OPT hands its last projection all windows as one list of tokens
 
-    with torch.inference_mode(), scale, ReadInput(model.modules("down"), by_window):
+    with torch.inference_mode(), model.scaled(plan), ReadInput(model.modules("down"), by_window):
         for first in range(0, len(windows), batch_windows):
             batch = torch.from_numpy(windows[first : first + batch_windows]).to(model.device)
             if predict_from is None:
@@ -88,7 +86,7 @@ class _FiniteEnds:
     """Whether each batch ended without NaN and inf: asked at once, looked at one batch later."""
 
     def __init__(self, plan: GainPlan, windows: Int64[np.ndarray, "seq token"], batch_windows: int) -> None:
-        self._furthest_gain = max(plan.gains, key=lambda gain: abs(gain - 1))
+        self._plan = plan
         self._n_windows, self._batch_windows = len(windows), batch_windows
         self._unseen: deque[tuple[int, torch.Tensor]] = deque()
 
@@ -108,7 +106,7 @@ class _FiniteEnds:
         if not bool(finite):
             last = min(first + self._batch_windows, self._n_windows) - 1
             raise DataError(
-                f"activations became NaN or infinite at gain {self._furthest_gain} in windows {first} to {last}; "
+                f"activations became NaN or infinite at gain {self._plan.furthest} in windows {first} to {last}; "
                 "use --dtype fp32 or leave that gain out"
             )
 

@@ -20,6 +20,11 @@ class GainPlan:
         if any(not np.isfinite(gain) or gain <= 0 for gain in self.gains):
             raise ValueError(f"gains must be positive numbers, found {self.gains}")
 
+    @property
+    def furthest(self) -> float:
+        """The gain furthest from 1, which a message names."""
+        return max(self.gains, key=lambda gain: abs(gain - 1))
+
     @classmethod
     def uniform(cls, target: GainTarget, gain: float, n_layers: int) -> "GainPlan":
         """The same gain in every layer."""

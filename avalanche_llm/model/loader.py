@@ -14,7 +14,9 @@ from avalanche_llm.errors import AvalancheError, DeterminismError, EnvironmentPr
 from avalanche_llm.io.hashing import CHECKPOINT_SUFFIXES, sha256_tree
 from avalanche_llm.model.checkpoint import check_declared, refuse_foreign_kernels
 from avalanche_llm.model.families import find_layers, find_modules, hook_names, input_width, refuse_experts
+from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.hook_checks import check_every_token_once
+from avalanche_llm.model.hooks import ScaleOutput
 from avalanche_llm.resources import local
 from avalanche_llm.settings_sources import HookNames, ModelChoice
 
@@ -45,6 +47,10 @@ class LoadedModel:
     def modules(self, which: str) -> list[nn.Module]:
         """One module a layer: `which` is mlp, attn or down."""
         return find_modules(list(self.layers), str(getattr(self.names, which)))
+
+    def scaled(self, plan: GainPlan) -> ScaleOutput:
+        """The hooks that put the gains of `plan` on the modules that it names."""
+        return ScaleOutput(self.modules(plan.target.lower()), plan.gains)
 
 
 def local_folder(hf_id: str) -> Path | None:
@@ -99,7 +105,6 @@ def load_model(choice: ModelChoice, *, role: str, device: str, dtype: str) -> Lo
         choice,
         dtype=DTYPES[dtype],
         use_safetensors=True,
-        low_cpu_mem_usage=True,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
