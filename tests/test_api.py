@@ -209,6 +209,8 @@ WRONG: dict[str, tuple[dict[str, Any], type[AvalancheError], str]] = {
     "blank text": ({"texts": ["  ", "\n"]}, DataError, "the text gives 0 tokens"),
     "short text": ({"texts": "avalanche"}, DataError, "not one window of 64; use a longer text"),
     "few windows": ({"texts": np.zeros((2, 64), dtype=int)}, DataError, "at least 20000 are needed"),
+    "ids beyond the embedding": ({"texts": np.full((16, 64), tiny.VOCABULARY)}, DataError, "gives token id 320, the model embeds 320"),
+    "negative ids": ({"texts": np.full((16, 64), -1)}, DataError, "gives token id -1, the model embeds 320"),
     "ragged windows": ({"texts": [[1, 2, 3], [1, 2]]}, DataError, "found ragged ones: cut them to seq_len"),
     "fractions": ({"texts": np.zeros((2, 64))}, DataError, "found float64 values of shape \\(2, 64\\)"),
     "other length": ({"texts": np.zeros((2, 32), dtype=int)}, DataError, "found 32: pass seq_len=32"),

@@ -205,6 +205,15 @@ def test_encode_questions_in_a_chat_is_the_users_turn_and_the_reply_has_no_space
     assert encoded.listed[0].prompt.count(model.tokenizer.eos_token_id) == 2  # as special tokens, not as their letters
 
 
+def test_encode_questions_refuses_a_template_with_a_token_that_the_model_does_not_embed(model_folder: Path) -> None:
+    """A chat's own tokens are often added to the tokenizer, and the model was not resized."""
+    model = loaded(model_folder)
+    model.tokenizer.add_tokens(["<|reply|>"], special_tokens=True)
+    model.tokenizer.chat_template = CHAT.replace("reply:", "<|reply|>")
+    with pytest.raises(DataError, match=r"gives token id 320, the model embeds 320; they do not match: use the tokenizer that"):
+        encode_questions(model, [LETTERS], chat_template=True)
+
+
 def test_encode_questions_refuses_a_chat_without_a_template(llama: LoadedModel) -> None:
     with pytest.raises(ConfigError, match=r"has no chat template; set datasets\.ARC_MCQ\.chat_template to false"):
         encode_questions(llama, [LETTERS], chat_template=True)

@@ -133,7 +133,8 @@ def measure(
     unit and token, both spike definitions, 256 tokens, no burn-in. `hooks` names the modules of an unknown family (spec 12).
     With `calibrated`, its mean, spread, thresholds and options are used and its gains must include `gains`.
 
-    Raises DataError for no or too little text, for a layer that cannot have its rate, or activations that are not finite;
+    Raises DataError for no or too little text, token ids that the model does not embed, a layer that cannot have its rate, or
+    activations that are not finite;
     RateMatchError for rates that are missed; ConfigError for options out of range; UnsupportedModel for an unknown family.
     """
     if calibrated is not None:
@@ -148,6 +149,7 @@ def measure(
         settings = settings_from(gains, target_rates, spike_defs, seq_len, burn_in, batch_windows, seed)
     loaded = model if isinstance(model, LoadedModel) else in_memory(model, tokenizer, hooks_from(hooks))
     windows = windows_from(texts, loaded.tokenizer if tokenizer is None else tokenizer, settings)
+    loaded.check_token_ids(windows)
     with deterministic(settings.determinism):
         if calibrated is None:
             baseline = measure_baseline(loaded, windows, settings)

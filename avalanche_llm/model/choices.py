@@ -51,7 +51,7 @@ def encode_questions(model: LoadedModel, questions: Sequence[Question], *, chat_
     """Questions as token ids; with `chat_template` the prompt is the user's turn and the choice begins the reply.
 
     Raises ConfigError where the tokenizer has no chat template, DataError where a question does not split into prompt and
-    choice, or is longer than the model reads.
+    choice, is longer than the model reads, or has a token that it does not embed (a chat template may).
     """
     tokenizer = model.tokenizer
     if chat_template and not tokenizer.chat_template:
@@ -63,7 +63,10 @@ def encode_questions(model: LoadedModel, questions: Sequence[Question], *, chat_
         tuple(encode(question.question_id, question.prompt, (*question.labels, *question.texts)) for question in questions),
         tuple(encode(question.question_id, question.cloze_prompt, question.texts) for question in questions),
     )
-    _check_length(model, (*encoded.listed, *encoded.cloze))
+    asked = (*encoded.listed, *encoded.cloze)
+    _check_length(model, asked)
+    ids = (token for question in asked for row in (question.prompt, *question.continuations) for token in row)
+    model.check_token_ids(np.fromiter(ids, np.int64))
     return encoded
 
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 import transformers
+from jaxtyping import Int64
 from torch import nn
 
-from avalanche_llm.errors import AvalancheError, DeterminismError, EnvironmentProblem, UnsupportedModel, reason
+from avalanche_llm.errors import AvalancheError, DataError, DeterminismError, EnvironmentProblem, UnsupportedModel, reason
 from avalanche_llm.io.hashing import CHECKPOINT_SUFFIXES, sha256_tree
 from avalanche_llm.model.checkpoint import check_declared, refuse_foreign_kernels
 from avalanche_llm.model.families import find_layers, find_modules, hook_names, input_width, refuse_experts
@@ -47,6 +49,17 @@ class LoadedModel:
     def modules(self, which: str) -> list[nn.Module]:
         """One module a layer: `which` is mlp, attn or down."""
         return find_modules(list(self.layers), str(getattr(self.names, which)))
+
+    def check_token_ids(self, ids: Int64[np.ndarray, "*any"]) -> None:
+        """Raise DataError for an id that the model has no embedding for: a CPU would raise IndexError, a GPU stop altogether."""
+        causal: Any = self.causal
+        known = causal.get_input_embeddings().num_embeddings
+        wrong = ids[(ids < 0) | (ids >= known)]
+        if wrong.size:
+            raise DataError(
+                f"the tokenizer or the text gives token id {wrong.flat[0]}, the model embeds {known}; they do not match: use the "
+                f"tokenizer that belongs to {self.identity['id']}"
+            )
 
     def scaled(self, plan: GainPlan) -> ScaleOutput:
         """The hooks that put the gains of `plan` on the modules that it names."""

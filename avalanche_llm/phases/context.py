@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from avalanche_llm.datasets import SliceRequest, TokenSlice, token_slices
 from avalanche_llm.determinism import deterministic
-from avalanche_llm.errors import DataError, DeterminismError
+from avalanche_llm.errors import DeterminismError
 from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.model.loader import LoadedModel, load_model
@@ -61,7 +61,9 @@ def slices_of_a(job: Job, model: LoadedModel, *upstream: Upstream) -> dict[str, 
         seed=settings.determinism.seed,
         pool_cap=settings.statistics.bootstrap_reps,
     )
-    slices = {token_slice.role: _embedded(model, token_slice) for token_slice in found}
+    for token_slice in found:
+        model.check_token_ids(token_slice.windows)
+    slices = {token_slice.role: token_slice for token_slice in found}
     for earlier in upstream:
         for role, entry in earlier.record["dataset"].items():
             if role in slices:
@@ -80,18 +82,8 @@ def slice_of_b(job: Job, model: LoadedModel) -> TokenSlice:
         seed=settings.determinism.seed,
         pool_cap=settings.statistics.bootstrap_reps,
     )
-    return _embedded(model, found)
-
-
-def _embedded(model: LoadedModel, token_slice: TokenSlice) -> TokenSlice:
-    """The slice itself. Raises DataError where the tokenizer gives an id that the model has no embedding for."""
-    causal: Any = model.causal
-    known, largest = causal.get_input_embeddings().num_embeddings, int(token_slice.windows.max())
-    if largest >= known:
-        raise DataError(
-            f"the tokenizer of {model.identity['id']} gives token id {largest}, the model embeds {known}; they do not match"
-        )
-    return token_slice
+    model.check_token_ids(found.windows)
+    return found
 
 
 def use_slice(job: Job, run: Run, token_slice: TokenSlice) -> TokenSlice:
