@@ -68,6 +68,13 @@ def test_content_sha256_follows_the_weights_and_not_the_folder(model_folder: Pat
     assert content_sha256(ModelChoice(hf_id=str(copied))) != before
 
 
+def test_a_local_checkpoint_has_a_hash_and_no_revision(model_folder: Path) -> None:
+    """A revision pins a hub id; of a folder it would be on record without having chosen anything."""
+    identity = load(model_folder, revision="v2").identity
+    assert identity["revision"] is None
+    assert identity["content_sha256"]
+
+
 def test_hook_names_takes_the_names_of_the_config_before_the_table() -> None:
     own = HookNames(layers="h", mlp="ffn", attn="att", down="ffn.out")
     model = tiny.llama()

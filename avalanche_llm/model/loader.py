@@ -132,7 +132,7 @@ def load_model(choice: ModelChoice, *, role: str, device: str, dtype: str) -> Lo
     identity = {
         "role": role,
         "id": choice.hf_id,
-        "revision": getattr(causal.config, "_commit_hash", None) or choice.revision,
+        "revision": (getattr(causal.config, "_commit_hash", None) or choice.revision) if folder is None else None,
         "content_sha256": content_sha256(choice),
         **_sizes(layers, names),
         "device": device,
