@@ -243,6 +243,20 @@ def test_encode_questions_begins_as_the_tokenizer_begins_a_text_and_ends_nothing
     assert len(listed.prompt) == 1 + len(LETTERS.prompt)
 
 
+def test_encode_questions_takes_no_end_of_text_for_a_beginning(llama: LoadedModel) -> None:
+    """One token serves as both, and the tokenizer puts it after a text only."""
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
+    backend = llama.tokenizer.backend_tokenizer.from_str(llama.tokenizer.backend_tokenizer.to_str())
+    end = llama.tokenizer.eos_token
+    ends = [(end, llama.tokenizer.eos_token_id)]
+    backend.post_processor = processors.TemplateProcessing(single=f"$A {end}", special_tokens=ends)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=end, eos_token=end)
+    (listed,) = encode_questions(replace(llama, tokenizer=tokenizer), [LETTERS], chat_template=False).listed
+    assert llama.tokenizer.eos_token_id not in listed.prompt
+
+
 @pytest.mark.parametrize("merges", [[(":", " ")], [(":", " "), (": ", "A")]])
 def test_encode_questions_refuses_a_tokenizer_that_joins_prompt_and_choice(
     merges: list[tuple[str, str]], llama: LoadedModel

@@ -191,7 +191,8 @@ def _encode(tokenizer: Any, chat_template: bool, question_id: str, prompt: str, 
 def _first_special(tokenizer: Any) -> Ids:
     """The beginning-of-text token, where this tokenizer puts one before a text."""
     start = tokenizer.bos_token_id
-    return (start,) if start is not None and tokenizer("")["input_ids"][:1] == [start] else ()
+    # before a text that is not empty: of an empty one the first token may be what ends it
+    return (start,) if start is not None and tokenizer("a")["input_ids"][:1] == [start] else ()
 
 
 def _check_length(model: LoadedModel, questions: Sequence[Prompted]) -> None:
