@@ -14,6 +14,7 @@ from avalanche_llm.events.collect import LayerTail
 from avalanche_llm.events.rate_match import Cell, RateTargets, Thresholds, check_rates, thresholds
 from avalanche_llm.events.spike import magnitude
 from avalanche_llm.metrics.branching import Branching, BranchingSums, branching, branching_interval, branching_sums
+from avalanche_llm.metrics.density import token0_share
 from avalanche_llm.raster.build import count_raster, occupancy
 from avalanche_llm.settings import Events
 
@@ -136,12 +137,11 @@ def _rates(found: Thresholds, r_star: np.ndarray, events: Events) -> dict[str, o
 def raster_columns(counts: np.ndarray) -> dict[str, object]:
     """Counts of a raster: sequences, events, sites, occupancy, and the share of the events at its first token."""
     total = int(counts.sum(dtype=np.int64))
-    first = int(counts[:, :, 0].sum(dtype=np.int64))
     return {
         "n_sequences": counts.shape[0],
         "n_events": total,
         "n_sites": int((counts > 0).sum()),
         "occupancy": float((counts > 0).mean()),
-        "token0_event_share": first / total if total else float("nan"),
+        "token0_event_share": token0_share(counts),
         "silent": total == 0,
     }

@@ -64,8 +64,13 @@ def density(
         over_threshold=share / PERCOLATION_THRESHOLD[table.adjacency_id],
         largest_share=_share(largest, occupied),
         border_share=_share(int(np.count_nonzero(table.touches_border)), len(table)),
-        token0_share=_share(int(counts[..., 0].sum(dtype=np.int64)), int(counts.sum(dtype=np.int64))),
+        token0_share=token0_share(counts),
     )
+
+
+def token0_share(counts: UInt[np.ndarray, "seq layer token"]) -> float:
+    """Events of the raster's first token over all events; NaN for a silent raster."""
+    return _share(int(counts[..., 0].sum(dtype=np.int64)), int(counts.sum(dtype=np.int64)))
 
 
 def _share(part: int, whole: int) -> float:
