@@ -28,6 +28,7 @@ from scipy import special
 from avalanche_llm.simulate.truth import Shape, SimulatedRaster, as_counts, lagged, raster_truth
 
 TREE_SIZE_EXPONENT: Final = 1.5
+"""Of the sizes of trees at m = 1."""
 _FORGOTTEN: Final = 1e-6
 """The burn-in lasts until this share of the start is left."""
 _NEGLIGIBLE: Final = 1e-12
@@ -35,10 +36,9 @@ _NEGLIGIBLE: Final = 1e-12
 
 @dataclass(frozen=True)
 class SimulatedTrees:
-    """A of trees, the exponent of their sizes at m = 1, and E[S | D] for D = 1 .. tokens, of whole trees and of components."""
+    """A of trees, and E[S | D] for D = 1 .. tokens, of whole trees and of components."""
 
     counts: UInt16[np.ndarray, "seq layer token"]
-    size_exponent: float
     mean_size: Float64[np.ndarray, " duration"]
     component_size: Float64[np.ndarray, " duration"]
 
@@ -80,7 +80,7 @@ def branching_trees(shape: Shape, m: float, *, seed: int) -> SimulatedTrees:
         alive = np.where(alive > 0, rng.poisson(m * alive), 1)
         counts[:, ::2, token] = alive
     share, mean_size = _tree_law(m, shape.n_tokens)
-    return SimulatedTrees(as_counts(counts), TREE_SIZE_EXPONENT, mean_size, _component_size(m, share, mean_size))
+    return SimulatedTrees(as_counts(counts), mean_size, _component_size(m, share, mean_size))
 
 
 def _tree_law(m: float, generations: int) -> tuple[Float64[np.ndarray, " duration"], Float64[np.ndarray, " duration"]]:

@@ -18,8 +18,6 @@ from avalanche_llm.simulate.truth import RasterTruth, Shape, SimulatedRaster, as
 
 PERCOLATION_SIZE_EXPONENT: Final = 187 / 91
 """Exponent of the number of clusters by sites at p_c."""
-CLUSTERS_PER_SITE: Final = 0.0275981
-"""Clusters a site at p_c of the square lattice with four neighbours (Ziff, Finch and Adamchik 1997)."""
 
 
 def independent_lattice(shape: Shape, p: float | Sequence[float], *, seed: int) -> SimulatedRaster:
