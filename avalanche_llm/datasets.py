@@ -119,6 +119,7 @@ def _windows(data: TextData, tokenizer: Any, seq_len: int, at_most: int) -> Int6
 def _windows_of_files(
     data: TextData, tokenizer: Any, seq_len: int, at_most: int, content_sha256: str
 ) -> Int64[np.ndarray, "chunk token"]:
+    """The hash only tells the cache when the files are others."""
     windows = _windows(data, tokenizer, seq_len, at_most)
     windows.flags.writeable = False
     return windows

@@ -263,7 +263,7 @@ def test_tail_collector_that_saw_too_little_is_a_data_error() -> None:
     collector = TailCollector(standardizer(), {POS: np.array([1, 31])}, burn_in=0)
     for layer in range(N_LAYERS):
         collector.add(layer, torch.zeros(1, N_TOKENS, D_FF))
-    with pytest.raises(DataError, match="layer 1 saw 30 samples, fewer than the deepest threshold needs"):
+    with pytest.raises(DataError, match=r"layer 1 saw 30 samples, the deepest threshold needs 31; use more windows"):
         _ = collector.tails
 
 

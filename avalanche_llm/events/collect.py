@@ -165,7 +165,10 @@ class TailCollector(EventCollector):
         """The candidates of every layer. Raises DataError if a layer saw fewer samples than it must keep."""
         for layer, (seen, depth) in enumerate(zip(self._seen, self._depth, strict=True)):
             if seen < max(depth.values()):
-                raise DataError(f"layer {layer} saw {seen} samples, fewer than the deepest threshold needs")
+                raise DataError(
+                    f"layer {layer} saw {seen} samples, the deepest threshold needs {max(depth.values())}; "
+                    "use more windows or lower events.target_rates"
+                )
         self._side.finish()
         for layer in range(self._n_layers):
             self._raise(layer)

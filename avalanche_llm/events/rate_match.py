@@ -52,7 +52,8 @@ def rate_targets(base_counts: Mapping[SpikeDef, Int64[np.ndarray, " layer"]], n_
         if not rates.all():
             layer = int(np.argmin(rates))
             raise DataError(
-                f"layer {layer} has no {spike_def} event over tau0 = {events.tau0_baseline}; its rate cannot be matched"
+                f"layer {layer} has no {spike_def} event over tau0 = {events.tau0_baseline}, so that its rate cannot be matched; "
+                "use more windows or a lower events.tau0_baseline"
             )
         for target in events.target_rates:
             r_star[spike_def, target] = np.clip(rates * (target / rates.mean()), 0.0, 1.0)
