@@ -237,5 +237,5 @@ def local_files(path: Path) -> list[Path]:
 
 
 def source_sha256(path: Path) -> str:
-    """Hash of a local data file or folder."""
-    return sha256_file(path) if path.is_file() else sha256_tree(path, frozenset(READERS))
+    """Hash of a local data file, or over the names and contents of those that are read of a folder."""
+    return sha256_file(path) if path.is_file() else sha256_tree(path, frozenset(READERS), pattern="*")

@@ -223,6 +223,18 @@ def test_read_texts_of_what_cannot_be_read_is_an_error_of_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_the_hash_of_a_folder_is_of_the_files_that_are_read(tmp_path: Path) -> None:
+    """What lies deeper is no data: a change there is not one of the data set, and a large tree need not be hashed."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "a.txt").write_text("one\n")
+    before = source_sha256(tmp_path)
+    (tmp_path / "below" / "b.txt").write_text("two\n")
+    assert list(read_texts(data(tmp_path))) == ["one\n"]
+    assert source_sha256(tmp_path) == before
+    (tmp_path / "b.txt").write_text("two\n")
+    assert source_sha256(tmp_path) != before
+
+
 def test_read_texts_of_a_folder_with_two_kinds_or_none_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found none"):
         list(read_texts(data(tmp_path)))

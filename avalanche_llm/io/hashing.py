@@ -21,13 +21,13 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_tree(folder: Path, suffixes: frozenset[str]) -> str:
-    """sha256 over the sorted (relative name, sha256) of every file below `folder` with one of `suffixes`.
+def sha256_tree(folder: Path, suffixes: frozenset[str], pattern: str = "**/*") -> str:
+    """sha256 over the sorted (relative name, sha256) of every file below `folder` of that glob pattern with one of `suffixes`.
 
     Where the folder lies and when its files were written do not enter.
     """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in suffixes):
+    for path in sorted(path for path in folder.glob(pattern) if path.is_file() and path.suffix in suffixes):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\n".encode())
     return digest.hexdigest()
 
