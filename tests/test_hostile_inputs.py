@@ -263,7 +263,10 @@ def fails(capfd: pytest.CaptureFixture[str], code: int, pattern: str, *arguments
     assert not any("Traceback" in line for line in lines)
 
 
-def test_a_token_without_an_embedding_is_exit_two(copied: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("phase", ["phase0_validate_env", "phase1_calibrate"])
+def test_a_token_without_an_embedding_is_exit_two(
+    phase: str, copied: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(copied / "tokenizer.json"))
@@ -271,7 +274,7 @@ def test_a_token_without_an_embedding_is_exit_two(copied: Path, tmp_path: Path, 
     tokenizer.save(str(copied / "tokenizer.json"))
     config = tiny.write_config(tmp_path / "c.yaml", copied)
     pattern = r"gives token id 32\d, the model embeds 320; they do not match"
-    fails(capfd, 2, pattern, "phase1_calibrate", "--config", config, "--runs_dir", tmp_path / "runs")
+    fails(capfd, 2, pattern, phase, "--config", config, "--runs_dir", tmp_path / "runs")
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,7 @@ def _hub_problem(hf_id: str, kind: str) -> str:
 def _hook_checks(model: LoadedModel, settings: Settings) -> Iterator[Finding]:
     """On one window of data set A. Names from the config are tried nowhere else, so a gain that they misplace fails the phase."""
     windows = token_windows(settings.datasets.A, model.tokenizer, seq_len=settings.pipeline.seq_len_tokens, at_most=1)
+    model.check_token_ids(windows)
     parts = (model.decoder, list(model.layers), model.names, torch.from_numpy(windows).to(model.device))
     found = hook_difference(*parts)
     tolerance = settings.events.u_hook_match_tol_abs
