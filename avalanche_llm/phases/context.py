@@ -6,6 +6,9 @@ from functools import lru_cache
 from time import monotonic
 from typing import Any, Final
 
+import numpy as np
+from jaxtyping import Int64
+
 from avalanche_llm.datasets import SliceRequest, TokenSlice, token_slices
 from avalanche_llm.determinism import deterministic
 from avalanche_llm.errors import DataError, DeterminismError
@@ -61,7 +64,9 @@ def slices_of_a(job: Job, model: LoadedModel, *upstream: Upstream) -> dict[str, 
         seed=settings.determinism.seed,
         pool_cap=settings.statistics.bootstrap_reps,
     )
-    slices = {token_slice.role: _embedded(model, token_slice) for token_slice in found}
+    slices = {token_slice.role: token_slice for token_slice in found}
+    for token_slice in found:
+        check_embedded(model, token_slice.windows)
     for earlier in upstream:
         for role, entry in earlier.record["dataset"].items():
             if role in slices:
@@ -80,18 +85,20 @@ def slice_of_b(job: Job, model: LoadedModel) -> TokenSlice:
         seed=settings.determinism.seed,
         pool_cap=settings.statistics.bootstrap_reps,
     )
-    return _embedded(model, found)
+    check_embedded(model, found.windows)
+    return found
 
 
-def _embedded(model: LoadedModel, token_slice: TokenSlice) -> TokenSlice:
-    """The slice itself. Raises DataError where the tokenizer gives an id that the model has no embedding for."""
+def check_embedded(model: LoadedModel, windows: Int64[np.ndarray, "seq token"]) -> None:
+    """Raise DataError where a window holds a token id that the model has no embedding for."""
     causal: Any = model.causal
-    known, largest = causal.get_input_embeddings().num_embeddings, int(token_slice.windows.max())
-    if largest >= known:
+    known = causal.get_input_embeddings().num_embeddings
+    unknown = windows[(windows < 0) | (windows >= known)]
+    if len(unknown):
         raise DataError(
-            f"the tokenizer of {model.identity['id']} gives token id {largest}, the model embeds {known}; they do not match"
+            f"token id {unknown[0]} is none of the {known} that {model.identity['id']} embeds; "
+            "the tokenizer and the model do not match"
         )
-    return token_slice
 
 
 def use_slice(job: Job, run: Run, token_slice: TokenSlice) -> TokenSlice:
