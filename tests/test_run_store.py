@@ -1,5 +1,7 @@
 """Run directories: begun once, resumed by one, complete or not, found by content, never changed afterwards."""
 
+import errno
+import fcntl
 import multiprocessing
 import shutil
 import signal
@@ -193,6 +195,28 @@ def test_complete_makes_everything_read_only_and_drops_the_cache(runs: RunStore,
     assert not (done.folder / "cache").exists()
     for path in (done.folder, *done.folder.rglob("*")):
         assert not path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
+
+
+def test_complete_leaves_what_a_link_in_the_folder_points_to(runs: RunStore, resolved: ResolvedConfig, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"not ours")
+    run = runs.begin(STAGE, resolved)
+    (run.folder / "logs" / "link").symlink_to(tmp_path / "elsewhere")
+    (run.folder / "logs" / "dangling").symlink_to(tmp_path / "nothing")
+    assert finish(run).record["stage_status"] == "complete"
+    assert (tmp_path / "elsewhere").stat().st_mode & stat.S_IWUSR
+
+
+def test_a_file_system_without_locks_is_an_environment_problem(
+    runs: RunStore, resolved: ResolvedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refused)
+        with pytest.raises(EnvironmentProblem, match=r"cache/\.lock cannot be locked: No locks available; the runs folder must lie"):
+            runs.begin(STAGE, resolved)
+    finish(runs.begin(STAGE, resolved, allow_resume=True))
 
 
 def test_complete_refuses_a_run_with_an_artifact_missing(runs: RunStore, resolved: ResolvedConfig) -> None:
