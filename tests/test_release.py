@@ -263,6 +263,21 @@ def test_release_says_when_runs_were_made_by_other_code(
     assert caplog.text.count("the pack holds the source of 9.9.9+src.0123456789ab") == len(small_runs.PAPER_AND_ABOVE)
 
 
+def test_release_says_which_folders_of_the_machine_any_of_its_runs_tells(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tmp_path / "demo.yaml"
+    demo = str(tiny.REPO / "configs" / "demo.yaml")
+    folder = tmp_path / "runs"
+    for place, phases in (("/scratch/me", small_runs.PAPER_AND_ABOVE[:1]), ("runs", small_runs.PAPER_AND_ABOVE[1:])):
+        config.write_text(yaml.safe_dump({"extends": demo, "paths": {"runs_dir": place}}))
+        job = tiny.job_of(config, folder)
+        for stage in phases:
+            small_runs.begun_run(job, stage).complete()
+    release(job)  # whose own config tells nothing
+    assert caplog.text.count("the release tells a folder of this machine, paths.runs_dir: /scratch/me;") == 1
+
+
 @pytest.mark.parametrize("name", ["/etc/passwd", "../up", "a/../../b", "a//b", "./a", "a\\b", "a\nb", "a\x7f", ".", ""])
 def test_check_name_refuses_what_leaves_the_folder_or_confuses_sha256sum(name: str) -> None:
     with pytest.raises(SchemaError, match="cannot be a path in a release"):
