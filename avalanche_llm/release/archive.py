@@ -88,6 +88,6 @@ def _unpack(release: Path, folder: Path) -> None:
     except DAMAGE as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a damaged offset points before the file
             raise EnvironmentProblem(
-                f"{release} cannot be unpacked to {folder}: {error.strerror or error}; check the file, or set TMPDIR to another folder"
+                f"{release} cannot be unpacked to {folder}: {error.strerror or error}; check the file, or set TMPDIR"
             ) from error
         raise SchemaError(f"{release} is not a zip that can be read: {error}") from error
