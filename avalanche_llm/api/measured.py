@@ -34,7 +34,6 @@ from avalanche_llm.phases.calibrate import measure_baseline
 from avalanche_llm.phases.context import check_embedded
 from avalanche_llm.phases.measure import events_over, largest_events
 from avalanche_llm.phases.select_gstar import choose_all
-from avalanche_llm.raster.build import count_raster
 from avalanche_llm.settings import GstarMethod, Settings, SpikeDef
 from avalanche_llm.settings_sources import HookNames
 
@@ -59,9 +58,7 @@ class Events:
     @property
     def lattice(self) -> Lattice:
         """The shape of its rasters; burn-in tokens have no column."""
-        n_seq, n_tokens = self.windows.shape
-        first = self.settings.pipeline.burn_in_tokens
-        return Lattice(n_seq, first, n_tokens - first)
+        return Lattice.of(self.settings, len(self.windows))
 
     @property
     def cells(self) -> list[Cell]:
@@ -174,18 +171,7 @@ def rasters(
     """The rasters of the conditions that fit, by definition, rate and gain. DataError, naming what there is, if none does."""
     table, lattice = ThresholdTable(events.thresholds), events.lattice
     found = [
-        Raster(
-            count_raster(
-                events.tails[at],
-                table.of(cell, at)["tau"].to_numpy(),
-                cell[0],
-                n_seq=lattice.n_seq,
-                first_token=lattice.first_token,
-                n_tokens=lattice.n_tokens,
-            ),
-            at,
-            *cell,
-        )
+        Raster(lattice.raster(events.tails[at], table.of(cell, at)["tau"].to_numpy(), cell[0]), at, *cell)
         for cell in events.cells
         for at in events.gains
         if gain in (None, at) and spike_def in (None, cell[0]) and target_rate in (None, cell[1])
