@@ -13,6 +13,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
+import small_runs
 import tiny
 
 from avalanche_llm.config import Overrides, ResolvedConfig
@@ -217,6 +218,25 @@ def test_a_file_system_without_locks_is_an_environment_problem(
         with pytest.raises(EnvironmentProblem, match=r"cache/\.lock cannot be locked: No locks available; the runs folder must lie"):
             runs.begin(STAGE, resolved)
     finish(runs.begin(STAGE, resolved, allow_resume=True))
+
+
+def test_a_run_is_not_resumed_over_other_upstream_runs(tmp_path: Path) -> None:
+    first, second, *_ = small_runs.PAPER_AND_ABOVE
+    folder = tmp_path / "runs"
+    job = small_runs.job_on(folder, allow_resume=True)
+    one = small_runs.begun_run(job, first)
+    one.complete()
+    for _ in range(2):  # over the same run it goes on
+        job.begin(second.phase_id).release()
+    other = small_runs.begun_run(small_runs.job_on(folder, run_id_mode="timestamp_counter"), first)
+    other.complete()
+    chosen = {run.run_id: small_runs.job_on(folder, allow_resume=True, pinned=(run.run_id,)) for run in (one, other)}
+    message = rf"RUN_S02_\w+ was begun over other runs .* \({one.run_id}, {other.run_id}\); name those with --dep"
+    with pytest.raises(DeterminismError, match=message):
+        chosen[other.run_id].begin(second.phase_id)
+    with pytest.raises(DeterminismError, match=rf"was begun over other runs .* \({other.run_id}\)"):
+        chosen[one.run_id].begin(second.phase_id, [job.store.get(other.run_id)])
+    chosen[one.run_id].begin(second.phase_id).release()
 
 
 def test_complete_refuses_a_run_with_an_artifact_missing(runs: RunStore, resolved: ResolvedConfig) -> None:
