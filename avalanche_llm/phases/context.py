@@ -45,8 +45,10 @@ def open_model(job: Job, run: Run, *upstream: Upstream) -> LoadedModel:
     """
     where = job.settings.run
     model = _loaded(job.settings.model, where.model_role, where.device, where.dtype)
-    begun = [run] if "n_layers" in run.record["model"] else []  # a model was loaded for it before
-    for earlier in (*upstream, *begun):
+    measured: list[Upstream | Run] = [*upstream]
+    if "n_layers" in run.record["model"]:  # by an earlier attempt or step
+        measured.append(run)
+    for earlier in measured:
         _same(earlier, "model", earlier.record["model"], model.identity, ("id", "revision", "content_sha256", "n_layers", "d_ff"))
     run.describe(model=model.identity)
     run.log("model_loaded", **model.identity)

@@ -99,7 +99,8 @@ class Job:
 def _same_runs(run: Run, dependencies: list[dict[str, str]]) -> None:
     earlier = run.record["dependencies"]
     if earlier and earlier != dependencies:
-        other = sorted({entry["run_id"] for entry in (*earlier, *dependencies) if entry not in earlier or entry not in dependencies})
+        in_both = [entry for entry in earlier if entry in dependencies]
+        other = sorted({entry["run_id"] for entry in (*earlier, *dependencies) if entry not in in_both})
         raise DeterminismError(
             f"{run.run_id} was begun over other runs than it would read now, or over what they were then ({', '.join(other)}); "
             "name those with --dep, or remove the folder and run the phase again"
