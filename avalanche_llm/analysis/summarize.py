@@ -163,6 +163,12 @@ def crackling_row(head: RowHead, key: Row, measured: ConditionMeasures) -> Row:
     )
 
 
+def with_interval(name: str, sampled: Sampled, interval: Interval | None = None) -> Row:
+    """A value and the bounds of its interval as columns; `interval` where it is not that of the replicates."""
+    interval = interval or sampled.interval
+    return {name: sampled.value, f"{name}_ci_low": interval.low, f"{name}_ci_high": interval.high}
+
+
 def _crackling(measured: ConditionMeasures) -> Row:
     fit = measured.crackling
     return {"crackling_gamma": fit.gamma, "crackling_ci_low": fit.ci_low, "crackling_ci_high": fit.ci_high}
@@ -179,12 +185,6 @@ def _sizes(found: AvalancheTable) -> Row:
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
-
-
-def with_interval(name: str, sampled: Sampled, interval: Interval | None = None) -> Row:
-    """A value and the bounds of its interval as columns; `interval` where it is not that of the replicates."""
-    interval = interval or sampled.interval
-    return {name: sampled.value, f"{name}_ci_low": interval.low, f"{name}_ci_high": interval.high}
 
 
 def _exact(marginals: pd.DataFrame, null_id: str, key: Row) -> bool:
