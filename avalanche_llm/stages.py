@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
-from avalanche_llm.canon import Canon, load_canon
+from avalanche_llm.canon import load_canon
 from avalanche_llm.errors import UsageError
 
 _SLICE: Final = ("run", "pipeline.seq_len_tokens", "pipeline.burn_in_tokens", "pipeline.batch_windows", "models.{role}")
@@ -39,10 +39,10 @@ class Stage:
     optional: frozenset[str] = frozenset()
 
 
-@lru_cache(maxsize=4)
-def stages(canon: Canon | None = None) -> Mapping[str, Stage]:
+@lru_cache(maxsize=1)
+def stages() -> Mapping[str, Stage]:
     """Every producing phase by its id, in pipeline order."""
-    canon = canon or load_canon()
+    canon = load_canon()
     results = canon["PATH.RESULTS_DIR"]
 
     def files(**logical: str) -> Mapping[str, str]:

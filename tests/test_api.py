@@ -1,5 +1,6 @@
 """The Python API: it costs nothing to import, gives the pipeline's numbers bit for bit, and says what is wrong with its input."""
 
+import inspect
 import json
 import shutil
 import subprocess
@@ -112,6 +113,8 @@ def test_gstar_is_the_selection_of_the_pipeline(job: Job, events: av.Events) -> 
     chosen = av.gstar(events, reps=job.settings.statistics.bootstrap_reps)
     expected = json.loads(job.upstream("PHASE2_SELECT_GSTAR").artifact("gstar").read_bytes())["selections"]
     assert json.loads(json.dumps(chosen.to_dict("records"))) == expected
+    with pytest.raises(ConfigError, match="unknown method 'best'; known are btot_near_one, excess_peak, mr_near_one"):
+        inspect.unwrap(av.gstar)(events, method="best")  # type: ignore[arg-type]  # types are checked in tests alone
     by_excess = av.gstar(events, method="excess_peak", reps=20)
     table = events.table(reps=20)
     for row in by_excess.to_dict("records"):
@@ -148,7 +151,8 @@ def test_calibrated_measures_other_text_with_the_thresholds_of_the_first(
     arrays = np.load(s03.artifact("rasters_token_layer"))
     metrics = pd.read_parquet(s03.artifact("metrics"))
     gains = sorted({float(gain) for gain in metrics["g"]})
-    other = av.measure(in_memory, None, windows[RASTER_SLICE], gains=gains, calibrated=events)
+    other = av.measure(in_memory, None, windows[RASTER_SLICE], gains=gains, calibrated=events, batch_windows=2 * tiny.BATCH)
+    assert (other.settings.pipeline.batch_windows, events.settings.pipeline.batch_windows) == (2 * tiny.BATCH, tiny.BATCH)
     reps = job.settings.statistics.bootstrap_reps
     table = other.table(reps=reps).set_index(KEYS)
     for row in metrics.to_dict("records"):
@@ -216,6 +220,8 @@ WRONG: dict[str, tuple[dict[str, Any], type[AvalancheError], str]] = {
     "other length": ({"texts": np.zeros((2, 32), dtype=int)}, DataError, "found 32: pass seq_len=32"),
     "no such rate": ({"target_rates": [2.0]}, ConfigError, "events.target_rates.0: Input should be less than 1, found 2.0"),
     "negative gain": ({"gains": [-1.0]}, ConfigError, "gains.grid.0: Input should be greater than 0"),
+    "no gain": ({"gains": []}, ConfigError, "expected at least one gain, found none"),
+    "few hooks": ({"hooks": {"layers": "h"}}, ConfigError, "models.INSTRUCT.hooks.mlp: Field required"),
     "training": ({"training": True}, DeterminismError, "training mode, where dropout changes every pass; call model.eval"),
     "no tokenizer": ({"texts": "a text", "tokenizer": None}, DataError, "texts need a tokenizer"),
     "no model": ({"model": torch.nn.Linear(2, 2).eval()}, UnsupportedModel, "expected a transformers model, found Linear"),
@@ -248,6 +254,10 @@ def test_calibrated_refuses_other_options_gains_and_models(
         av.measure(in_memory, None, ids, gains=[2.0], calibrated=events)
     with pytest.raises(ConfigError, match="with `calibrated` the rates, definitions"):
         av.measure(in_memory, None, ids, seq_len=32, calibrated=events)
+    with pytest.raises(ConfigError, match="expected at least one gain"):
+        av.measure(in_memory, None, ids, gains=[], calibrated=events)
+    with pytest.raises(ConfigError, match="pipeline.batch_windows: Input should be greater than or equal to 1, found 0"):
+        av.measure(in_memory, None, ids, batch_windows=0, calibrated=events)
     hooks = {"layers": "h", "mlp": "mlp", "attn": "attn", "down": "mlp.fc_out"}
     with pytest.raises(DataError, match="2 layers of 128 units, `calibrated` measured 3 of 64"):
         av.measure(tiny.codegen(), None, ids, hooks=hooks, calibrated=events)

@@ -22,6 +22,8 @@ from avalanche_llm.commands import make_request
 from avalanche_llm.config import Overrides
 from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.io.store import RunStore
+from avalanche_llm.phases import validate_env
+from avalanche_llm.settings_sources import ModelChoice
 from avalanche_llm.stages import stages
 
 HEAVY = ("torch", "transformers", "dagster", "datasets", "pandas", "pyarrow", "matplotlib", "scipy")
@@ -500,6 +502,15 @@ def test_phase_zero_validates_and_creates_no_run_directory(model_folder: Path, t
     assert not any(line.startswith("FAIL") for line in lines)
     assert any(re.match(r"warn  data ARC_MCQ: allenai/ai2_arc cannot be reached", line) for line in lines)  # not needed yet
     assert not runs.exists()
+
+
+def test_phase_zero_asks_the_hub_for_the_revision_that_the_config_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(validate_env, "try_to_load_from_cache", lambda *_, revision: asked.append(revision))
+    monkeypatch.setattr(validate_env.HfApi, "repo_info", lambda self, hf_id, **options: asked.append(options["revision"]))
+    for revision in (None, "v2"):
+        assert validate_env._model_problem(ModelChoice(hf_id="org/model", revision=revision)) == ""
+    assert asked == [None, None, "v2", "v2"]
 
 
 def test_phase_zero_fails_where_a_later_phase_would(model_folder: Path, tmp_path: Path, runs: Path, cli: Main) -> None:

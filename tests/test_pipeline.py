@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 from avalanche_llm.datasets import SliceRequest, token_slices
 from avalanche_llm.determinism import deterministic
 from avalanche_llm.errors import DeterminismError, RateMatchError
-from avalanche_llm.io.artifacts import read_record
+from avalanche_llm.io.artifacts import Run, read_record
 from avalanche_llm.phases import context
 from avalanche_llm.phases.calibrate import calibrate
 from avalanche_llm.phases.context import guard
@@ -236,6 +236,28 @@ def test_grid_refuses_a_model_that_is_not_the_calibrated_one(config: Path, model
     context._loaded.cache_clear()  # a later process would load anew
     with pytest.raises(DeterminismError, match=r"model is not the one that RUN_S01_\w+ measured \(content_sha256: "):
         gain_grid(tiny.job_of(own, tmp_path / "runs"))
+
+
+def test_a_resumed_calibration_refuses_a_model_that_is_not_the_one_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny.save_model(tiny.llama(), tmp_path / "model")
+    own = tiny.write_config(tmp_path / "c.yaml", folder)
+    save = Run.save
+
+    def stopped(run: Run, name: str, writer: Any) -> Path:
+        if name == "rate_targets":
+            raise KeyboardInterrupt
+        return save(run, name, writer)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "save", stopped)
+        calibrate(tiny.job_of(own, tmp_path / "runs"))
+    tiny.save_model(tiny.llama(seed=1), folder)
+    context._loaded.cache_clear()
+    with pytest.raises(DeterminismError, match=r"model is not the one that RUN_S01_\w+ measured \(content_sha256: "):
+        calibrate(tiny.job_of(own, tmp_path / "runs", allow_resume=True))
+    assert read_record(tiny.run_of(tmp_path / "runs", "S01"))["stage_status"] == "started"
 
 
 def test_guard_keeps_on_record_what_was_not_deterministic_in_any_step(config: Path, tmp_path: Path) -> None:

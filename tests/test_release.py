@@ -2,11 +2,13 @@
 
 import hashlib
 import os
+import random
 import stat
 import subprocess
 import sys
 import tracemalloc
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,10 @@ import small_runs
 import tiny
 import yaml
 
-from avalanche_llm.errors import DeterminismError, MissingArtifact, SchemaError
+from avalanche_llm.errors import DeterminismError, EnvironmentProblem, MissingArtifact, SchemaError
 from avalanche_llm.io import hashing
 from avalanche_llm.io.artifacts import RECORD_NAME, index_by_path, read_record
+from avalanche_llm.io.files import write_atomically
 from avalanche_llm.phases import release as phase
 from avalanche_llm.phases.release import release
 from avalanche_llm.release.archive import unpacked, write_archive
@@ -223,6 +226,10 @@ def test_write_archive_refuses_a_member_that_changed_since_it_was_listed(tmp_pat
     one.path.write_bytes(b"other")
     with (tmp_path / "out.zip").open("wb") as file, pytest.raises(MissingArtifact, match=r"a\.txt changed while it was archived"):
         write_archive(file, [one], manifest_bytes([one]))
+    one.path.unlink()
+    out = tmp_path / "out.zip"
+    with pytest.raises(MissingArtifact, match=r"a\.txt cannot be read any more \(No such file or directory\)"):
+        write_atomically(out, partial(write_archive, members=[one], manifest=manifest_bytes([one])))
 
 
 def test_resumed_release_refuses_another_pack(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +263,22 @@ def test_release_says_when_runs_were_made_by_other_code(
     assert caplog.text.count("the pack holds the source of 9.9.9+src.0123456789ab") == len(small_runs.PAPER_AND_ABOVE)
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../up", "a/../../b", "a//b", "./a", "a\\b", "a\nb", "a\x7f", ""])
+def test_release_says_which_folders_of_the_machine_any_of_its_runs_tells(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tmp_path / "demo.yaml"
+    demo = str(tiny.REPO / "configs" / "demo.yaml")
+    folder = tmp_path / "runs"
+    for place, phases in (("/scratch/me", small_runs.PAPER_AND_ABOVE[:1]), ("runs", small_runs.PAPER_AND_ABOVE[1:])):
+        config.write_text(yaml.safe_dump({"extends": demo, "paths": {"runs_dir": place}}))
+        job = tiny.job_of(config, folder)
+        for stage in phases:
+            small_runs.begun_run(job, stage).complete()
+    release(job)  # whose own config tells nothing
+    assert caplog.text.count("the release tells a folder of this machine, paths.runs_dir: /scratch/me;") == 1
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../up", "a/../../b", "a//b", "./a", "a\\b", "a\nb", "a\x7f", ".", ""])
 def test_check_name_refuses_what_leaves_the_folder_or_confuses_sha256sum(name: str) -> None:
     with pytest.raises(SchemaError, match="cannot be a path in a release"):
         check_name(name)
@@ -279,8 +301,40 @@ def test_unpacked_refuses_names_that_leave_the_folder_and_what_is_no_zip(tmp_pat
     with pytest.raises(SchemaError, match="cannot be a path in a release"), unpacked(bad):
         pass
     assert not list(tmp_path.rglob("escaped.txt"))
+    with zipfile.ZipFile(bad, "w") as archive:
+        archive.writestr("a", "a file")
+        archive.writestr("a/b", "a file below it")
+    with pytest.raises(SchemaError, match="a file under the name of a folder"), unpacked(bad):
+        pass
     bad.write_bytes(b"no zip")
     with pytest.raises(SchemaError, match="is not a zip that can be read"), unpacked(bad):
+        pass
+
+
+def test_unpacked_of_a_zip_with_changed_bytes_is_its_members_or_a_schema_error(tmp_path: Path) -> None:
+    good, bad, draw, refused = tmp_path / "good.zip", tmp_path / "bad.zip", random.Random(0), 0
+    with zipfile.ZipFile(good, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("pack/a.txt", b"hello" * 300)
+        archive.writestr("b.txt", draw.randbytes(50))
+    for _ in range(300):
+        data = bytearray(good.read_bytes())
+        for _ in range(draw.choice([1, 1, 2, 4])):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        bad.write_bytes(data)
+        try:
+            with unpacked(bad) as folder:
+                assert folder.is_dir()
+        except SchemaError:
+            refused += 1
+    assert 100 < refused < 300
+
+
+def test_unpacked_lets_errors_of_its_user_through(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "good.zip", "w") as archive:
+        archive.writestr("a", "a file")
+    with pytest.raises(NotImplementedError, match="of the user"), unpacked(tmp_path / "good.zip"):
+        raise NotImplementedError("of the user")
+    with pytest.raises(EnvironmentProblem, match=r"none\.zip cannot be unpacked to .*: No such file"), unpacked(tmp_path / "none.zip"):
         pass
 
 

@@ -1,5 +1,7 @@
 """Run directories: begun once, resumed by one, complete or not, found by content, never changed afterwards."""
 
+import errno
+import fcntl
 import multiprocessing
 import shutil
 import signal
@@ -11,6 +13,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
+import small_runs
 import tiny
 
 from avalanche_llm.config import Overrides, ResolvedConfig
@@ -193,6 +196,47 @@ def test_complete_makes_everything_read_only_and_drops_the_cache(runs: RunStore,
     assert not (done.folder / "cache").exists()
     for path in (done.folder, *done.folder.rglob("*")):
         assert not path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
+
+
+def test_complete_leaves_what_a_link_in_the_folder_points_to(runs: RunStore, resolved: ResolvedConfig, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"not ours")
+    run = runs.begin(STAGE, resolved)
+    (run.folder / "logs" / "link").symlink_to(tmp_path / "elsewhere")
+    (run.folder / "logs" / "dangling").symlink_to(tmp_path / "nothing")
+    assert finish(run).record["stage_status"] == "complete"
+    assert (tmp_path / "elsewhere").stat().st_mode & stat.S_IWUSR
+
+
+def test_a_file_system_without_locks_is_an_environment_problem(
+    runs: RunStore, resolved: ResolvedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refused)
+        with pytest.raises(EnvironmentProblem, match=r"cache/\.lock cannot be locked: No locks available; the runs folder must lie"):
+            runs.begin(STAGE, resolved)
+    finish(runs.begin(STAGE, resolved, allow_resume=True))
+
+
+def test_a_run_is_not_resumed_over_other_upstream_runs(tmp_path: Path) -> None:
+    first, second, *_ = small_runs.PAPER_AND_ABOVE
+    folder = tmp_path / "runs"
+    job = small_runs.job_on(folder, allow_resume=True)
+    one = small_runs.begun_run(job, first)
+    one.complete()
+    for _ in range(2):  # over the same run it goes on
+        job.begin(second.phase_id).release()
+    other = small_runs.begun_run(small_runs.job_on(folder, run_id_mode="timestamp_counter"), first)
+    other.complete()
+    chosen = {run.run_id: small_runs.job_on(folder, allow_resume=True, pinned=(run.run_id,)) for run in (one, other)}
+    both = ", ".join(sorted(chosen))
+    with pytest.raises(DeterminismError, match=rf"RUN_S02_\w+ was begun over other runs .* \({both}\); name those with --dep"):
+        chosen[other.run_id].begin(second.phase_id)
+    with pytest.raises(DeterminismError, match=rf"was begun over other runs .* \({other.run_id}\)"):
+        chosen[one.run_id].begin(second.phase_id, [job.store.get(other.run_id)])
+    chosen[one.run_id].begin(second.phase_id).release()
 
 
 def test_complete_refuses_a_run_with_an_artifact_missing(runs: RunStore, resolved: ResolvedConfig) -> None:

@@ -140,8 +140,10 @@ def test_foreign_places_names_the_absolute_paths_that_a_release_would_tell(told:
     values = {
         "models": {"INSTRUCT": {"hf_id": "/home/me/model"}, "BASE": None},
         "datasets": {"A": {"hf_id": "~/text.txt"}, "B": {"hf_id": "org/x"}},
+        "paths": {"runs_dir": "/scratch/me"},
     }
-    assert foreign_places(values) == ["models.INSTRUCT.hf_id: /home/me/model", "datasets.A.hf_id: ~/text.txt"]
+    places = ["models.INSTRUCT.hf_id: /home/me/model", "datasets.A.hf_id: ~/text.txt", "paths.runs_dir: /scratch/me"]
+    assert foreign_places(values) == places
     assert foreign_places(yaml.safe_load((tiny.run_of(told, "S08") / "config_resolved.yaml").read_bytes())) == []
 
 

@@ -421,7 +421,8 @@ def test_a_table_edited_with_its_hash_is_caught_by_making_it_again(form: str, me
 
 
 def test_a_table_with_other_columns_rows_or_bytes_says_which(measured: Path, tmp_path: Path, verify: Verify) -> None:
-    runs = small_runs.copied(measured, tmp_path / "runs")
+    (tmp_path / "kind=x").mkdir()  # no column of a table
+    runs = small_runs.copied(measured, tmp_path / "kind=x" / "runs")
     folder = tiny.run_of(runs, "S06B")
     path = folder / "tables" / "table_T02_GENERALIZATION.parquet"
     whole, frame = path.read_bytes(), pd.read_parquet(path)
@@ -563,6 +564,28 @@ def test_a_release_is_verified_as_a_zip_and_as_a_folder(archive: Path, tmp_path:
         opened.extractall(tmp_path / "release")
     assert verify(tmp_path / "no_runs_here", tmp_path / "release", SHORT).last == said.last
     assert not (tmp_path / "no_runs_here").exists()
+
+
+def test_a_release_below_the_home_folder_is_found(archive: Path, monkeypatch: pytest.MonkeyPatch, verify: Verify) -> None:
+    monkeypatch.setenv("HOME", str(archive.parent))
+    assert verify(archive.parent, "~/release.zip", SHORT).code == 0
+
+
+def test_a_listed_file_that_cannot_be_read_is_named(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verify: Verify
+) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(tmp_path / "release")
+
+    def hashed(path: Path) -> str:
+        if path.name == "LICENSE":
+            raise PermissionError(13, "Permission denied")
+        return sha256_file(path)
+
+    monkeypatch.setattr(chain, "sha256_file", hashed)
+    said = verify(tmp_path, tmp_path / "release", SHORT)
+    assert said.code == 2
+    assert said.lines["release"][0].startswith("pack/LICENSE cannot be read (Permission denied, expected sha256 ")
 
 
 @pytest.mark.parametrize(

@@ -207,9 +207,9 @@ def watched_reads() -> Iterator[dict[str, set[tuple[str, str]]]]:
         seen[phases[name]] = set()
         return imported(name)
 
-    def begun(job: Job, phase_id: str) -> Any:  # the grid's steps begin
+    def begun(job: Job, phase_id: str, *beside: Any) -> Any:  # the grid's steps begin
         seen.setdefault(phase_id, set())
-        return begin(job, phase_id)
+        return begin(job, phase_id, *beside)
 
     def read(run: Upstream, name: str) -> Path:
         phase_id = next(reversed(seen))

@@ -19,7 +19,7 @@ from avalanche_llm.events.rate_match import RateTargets
 from avalanche_llm.metrics.branching import branching, branching_sums
 from avalanche_llm.metrics.susceptibility import sequence_totals
 from avalanche_llm.model.gain import GainPlan
-from avalanche_llm.raster.build import count_raster, occupancy
+from avalanche_llm.raster.build import occupancy
 from avalanche_llm.settings import Events, Statistics
 
 GLOBAL: Final = "MLP_GLOBAL"
@@ -89,10 +89,7 @@ def _measured(tails: Sequence[LayerTail], condition: Condition, inputs: Ablation
         nan = float("nan")
         status = f"rate not matched in {int((~passed).sum())} of {len(passed)} layers"
         return {"b_tot": nan, "delta_b_tot": nan, "chi": nan, **common, "opt_status": status}
-    lattice = inputs.lattice
-    counts = count_raster(
-        tails, matched.tau, condition.spike_def, n_seq=lattice.n_seq, first_token=lattice.first_token, n_tokens=lattice.n_tokens
-    )
+    counts = inputs.lattice.raster(tails, matched.tau, condition.spike_def)
     point = branching(branching_sums(occupancy(counts)))
     chi = measure_susceptibility(sequence_totals(counts), inputs.weights, inputs.statistics).chi
     return {"b_tot": float(point.b_tot), "delta_b_tot": float(point.delta_b_tot), "chi": chi, **common, "opt_status": "measured"}

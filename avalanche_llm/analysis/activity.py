@@ -19,7 +19,6 @@ from avalanche_llm.events.rate_match import Cell
 from avalanche_llm.events.tail_files import rows_of_gain, table_to_tails
 from avalanche_llm.metrics.regression import memory_interval, multistep_replicates
 from avalanche_llm.metrics.stats import Interval
-from avalanche_llm.raster.build import count_raster
 
 TAU_COLUMNS: Final = ("spike_def_id", "target_rate", "g", "layer", "tau")
 """The columns of tau_rate_matched.parquet that are read."""
@@ -36,12 +35,7 @@ def activity_of_cells(
     for key, cell in tau.groupby(["spike_def_id", "target_rate"], sort=True):
         spike_def, rate = cast(Cell, key)
         by_gain = cell.sort_values(["g", "layer"])["tau"].to_numpy().reshape(len(gains), n_layers)
-        rasters = (
-            count_raster(
-                of_gain, levels, spike_def, n_seq=lattice.n_seq, first_token=lattice.first_token, n_tokens=lattice.n_tokens
-            )
-            for of_gain, levels in zip(tails, by_gain, strict=True)
-        )
+        rasters = (lattice.raster(of_gain, levels, spike_def) for of_gain, levels in zip(tails, by_gain, strict=True))
         found[spike_def, rate] = np.stack([raster.sum(axis=1, dtype=np.int64) for raster in rasters])
     return found
 

@@ -13,9 +13,8 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
 from avalanche_llm.analysis.conditions import Condition
-from avalanche_llm.analysis.summarize import Row, RowHead
+from avalanche_llm.analysis.summarize import Row, RowHead, with_interval
 from avalanche_llm.metrics.accuracy import accuracy, chance_level, mcnemar
-from avalanche_llm.metrics.likelihood import Sampled
 
 
 @dataclass(frozen=True)
@@ -79,19 +78,14 @@ def _row(
         g_condition=condition.g_condition,
         g=condition.g,
         n_questions=len(found.correct),
-        **_with_interval("accuracy", by_label),
+        **with_interval("accuracy", by_label),
         mean_logprob_correct_minus_incorrect=float(found.margin.mean()),
-        **_with_interval("opt_acc_norm", accuracy(found.correct_norm, weights)),
-        **_with_interval("opt_acc_cloze", by_cloze),
+        **with_interval("opt_acc_norm", accuracy(found.correct_norm, weights)),
+        **with_interval("opt_acc_cloze", by_cloze),
         opt_chance=chance_level(found.n_choices),
         opt_same_place_share=float(np.bincount(found.place).max() / len(found.place)),
         opt_mcnemar_p=p,
-        **_with_interval("opt_delta_accuracy", change),
-        **_with_interval("opt_delta_acc_cloze", cloze_change),
+        **with_interval("opt_delta_accuracy", change),
+        **with_interval("opt_delta_acc_cloze", cloze_change),
         opt_note="; ".join(notes) or None,
     )
-
-
-def _with_interval(name: str, sampled: Sampled) -> Row:
-    interval = sampled.interval
-    return {name: sampled.value, f"{name}_ci_low": interval.low, f"{name}_ci_high": interval.high}

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import product
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
 from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.events.rate_match import Cell
-from avalanche_llm.settings import SpikeDef
+from avalanche_llm.settings import Events, SpikeDef
 
 GCondition = Literal["g1", "gstar"]
 
@@ -60,6 +61,11 @@ def conditions_from_frame(rows: pd.DataFrame) -> list[Condition]:
         Condition(int(row["cond_id"]), row["spike_def_id"], float(row["target_rate"]), row["g_condition"], float(row["g"]))
         for row in rows.sort_values("cond_id").to_dict("records")
     ]
+
+
+def keys_at_both_gains(events: Events) -> list[tuple[SpikeDef, float, GCondition]]:
+    """The keys of a table with a row a cell and gain condition, from the config alone: what was measured does not enter."""
+    return list(product(sorted(events.spike_defs), sorted(events.target_rates), get_args(GCondition)))
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,9 @@ from jaxtyping import Int64, UInt16
 
 from avalanche_llm.analysis.conditions import Condition
 from avalanche_llm.analysis.grid_rows import branching_columns, raster_columns
-from avalanche_llm.analysis.summarize import Row, RowHead
+from avalanche_llm.analysis.summarize import Row, RowHead, with_interval
 from avalanche_llm.metrics.branching import branching, branching_sums, held, scale_of
 from avalanche_llm.metrics.likelihood import Sampled, SequenceNll, mean_nll
-from avalanche_llm.metrics.stats import Interval
 from avalanche_llm.metrics.susceptibility import (
     sequence_totals,
     susceptibility,
@@ -59,10 +58,10 @@ def measure(
         **raster_columns(counts),
         **rates,
         **branching_columns(sums, weights),
-        **_with_interval("chi", chi, susceptibility_interval(totals, weights, eps=chi_eps)),
+        **with_interval("chi", chi, susceptibility_interval(totals, weights, eps=chi_eps)),
         "n_predicted": int(nll.n_predicted.sum()),
-        **_with_interval("nll_mean", likelihood),
-        **_with_interval("ppl", likelihood.exponential()),
+        **with_interval("nll_mean", likelihood),
+        **with_interval("ppl", likelihood.exponential()),
     }
     ratios = {
         name: Sampled(
@@ -107,13 +106,8 @@ def _differences(found: Measured, reference: Measured) -> Row:
     }
     columns: Row = {}
     for name, difference in differences.items():
-        columns |= _with_interval(f"diff_{name}", difference)
-    return columns | _with_interval("ppl_ratio", differences["nll_mean"].exponential())
-
-
-def _with_interval(name: str, sampled: Sampled, interval: Interval | None = None) -> Row:
-    interval = interval or sampled.interval
-    return {name: sampled.value, f"{name}_ci_low": interval.low, f"{name}_ci_high": interval.high}
+        columns |= with_interval(f"diff_{name}", difference)
+    return columns | with_interval("ppl_ratio", differences["nll_mean"].exponential())
 
 
 def _note(row: Row) -> str | None:

@@ -4,11 +4,11 @@ Everything here follows from the candidate events alone; the model is not needed
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
+from jaxtyping import Float, Int64, UInt16
 
 from avalanche_llm.events.collect import LayerTail
 from avalanche_llm.events.rate_match import Cell, RateTargets, Thresholds, check_rates, thresholds
@@ -16,7 +16,7 @@ from avalanche_llm.events.spike import magnitude
 from avalanche_llm.metrics.branching import Branching, BranchingSums, branching, branching_interval, branching_sums
 from avalanche_llm.metrics.density import token0_share
 from avalanche_llm.raster.build import count_raster, occupancy
-from avalanche_llm.settings import Events
+from avalanche_llm.settings import Events, Settings, SpikeDef
 
 BOOTSTRAPPED = ("b_time", "b_depth", "b_tot", "delta_b_time", "delta_b_depth", "delta_b_tot", "delta_b_tot_shift")
 REPORTED = ("b_time", "b_depth", "b_tot", "b_time_perm", "b_depth_perm", "b_tot_perm", "b_tot_shift", *BOOTSTRAPPED[3:])
@@ -29,6 +29,20 @@ class Lattice:
     n_seq: int
     first_token: int
     n_tokens: int
+
+    @classmethod
+    def of(cls, settings: Settings, n_seq: int) -> "Lattice":
+        """That of `n_seq` windows: the burn-in has no column."""
+        first = settings.pipeline.burn_in_tokens
+        return cls(n_seq, first, settings.pipeline.seq_len_tokens - first)
+
+    def raster(
+        self, tails: Sequence[LayerTail], tau: Float[np.ndarray, " layer"], spike_def: SpikeDef
+    ) -> UInt16[np.ndarray, "seq layer token"]:
+        """A: the events above tau[layer] on this lattice."""
+        return count_raster(
+            tails, tau, spike_def, n_seq=self.n_seq, first_token=self.first_token, n_tokens=self.n_tokens
+        )
 
 
 @dataclass(frozen=True)
@@ -65,9 +79,7 @@ def rows_of_gain(
     for cell, found in matched.items():
         spike_def, rate = cell
         key: dict[str, object] = {"spike_def_id": spike_def, "target_rate": rate, "g": g}
-        counts = count_raster(
-            tails, found.tau, spike_def, n_seq=lattice.n_seq, first_token=lattice.first_token, n_tokens=lattice.n_tokens
-        )
+        counts = lattice.raster(tails, found.tau, spike_def)
         sites = branching_sums(occupancy(counts))
         tau.append(tau_rows(key, found, targets.r_star[cell], events))
         sums.append(pd.DataFrame({**key, "seq_id": np.arange(lattice.n_seq), **sums_columns(sites)}))
@@ -100,16 +112,7 @@ def tau_rows(key: dict[str, object], found: Thresholds, r_star: np.ndarray, even
 
 def sums_columns(sums: BranchingSums) -> dict[str, np.ndarray]:
     """Numerators, denominators and exact null numerators of each sequence."""
-    names = (
-        "n_sites",
-        "time_pairs",
-        "depth_pairs",
-        "perm_time_pairs",
-        "perm_depth_pairs",
-        "shift_time_pairs",
-        "shift_depth_pairs",
-    )
-    return {name: getattr(sums, name) for name in names}
+    return {field.name: getattr(sums, field.name) for field in fields(sums)}
 
 
 def branching_columns(sums: BranchingSums, weights: Int64[np.ndarray, "reps seq"]) -> dict[str, float]:

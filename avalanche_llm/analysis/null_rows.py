@@ -1,12 +1,15 @@
 """Branching of every surrogate beside the observed held-out raster: the tidy rows behind F10."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from avalanche_llm.analysis.conditions import Condition
 from avalanche_llm.metrics.branching import branching, branching_sums
+
+OBSERVED: Final = "NULL_NONE"
+"""The null id of what was measured itself."""
 
 
 def null_rows(
@@ -21,7 +24,7 @@ def null_rows(
     )
     by_id = {condition.cond_id: condition for condition in conditions}
     for condition in conditions:
-        yield {"null_id": "NULL_NONE", **condition.columns(), "b_tot": float(of_condition[condition.cond_id]), "delta_b_tot": 0.0}
+        yield {"null_id": OBSERVED, **condition.columns(), "b_tot": float(of_condition[condition.cond_id]), "delta_b_tot": 0.0}
     values = branching(branching_sums(surrogates)).b_tot
     for null_id, cond_id, b_tot in zip(null_ids.tolist(), cond_ids.tolist(), values, strict=True):
         difference = float(of_condition[cond_id] - b_tot)

@@ -9,6 +9,8 @@ import pandas as pd
 
 from avalanche_llm.analysis.measures import ConditionMeasures
 from avalanche_llm.metrics.avalanches import AvalancheTable
+from avalanche_llm.metrics.likelihood import Sampled
+from avalanche_llm.metrics.stats import Interval
 from avalanche_llm.raster.nulls import CIRCULAR_SHIFT, PERMUTATION
 
 INTERVALS: Final = ("b_time", "b_depth", "b_tot", "delta_b_time", "delta_b_depth", "delta_b_tot")
@@ -159,6 +161,12 @@ def crackling_row(head: RowHead, key: Row, measured: ConditionMeasures) -> Row:
         **{"pass": fit.passed},
         opt_reason=fit.reason or None,
     )
+
+
+def with_interval(name: str, sampled: Sampled, interval: Interval | None = None) -> Row:
+    """A value and the bounds of its interval as columns; `interval` where it is not that of the replicates."""
+    interval = interval or sampled.interval
+    return {name: sampled.value, f"{name}_ci_low": interval.low, f"{name}_ci_high": interval.high}
 
 
 def _crackling(measured: ConditionMeasures) -> Row:

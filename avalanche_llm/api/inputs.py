@@ -35,9 +35,20 @@ def settings_from(
     return parse_settings(merge(canon.model_dump(), chosen))
 
 
+def settings_with_batch(settings: Settings, batch_windows: int | None) -> Settings:
+    """The same settings with another number of windows a forward pass, which no result depends on."""
+    if batch_windows is None:
+        return settings
+    return parse_settings(merge(settings.model_dump(), {"pipeline": {"batch_windows": batch_windows}}))
+
+
 def hooks_from(hooks: HookNames | Mapping[str, str] | None) -> HookNames | None:
-    """Module names, given as such or as a mapping. ValidationError for names that are none."""
-    return HookNames.model_validate(hooks) if isinstance(hooks, Mapping) else hooks
+    """Module names, given as such or as a mapping. Raises ConfigError for names that are none, as for those of a config."""
+    if hooks is None or isinstance(hooks, HookNames):
+        return hooks
+    canon = canonical()
+    named = {"models": {canon.run.model_role: {"hooks": dict(hooks)}}}
+    return parse_settings(merge(canon.model_dump(), named)).model.hooks
 
 
 def windows_from(texts: Any, tokenizer: Any, settings: Settings) -> Int64[np.ndarray, "seq token"]:

@@ -8,7 +8,7 @@ are used instead, as phases 3 and 6 do on text that calibration never saw.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from jaxtyping import Int64
 from avalanche_llm.analysis.activity import TAU_COLUMNS, activity_of_cells
 from avalanche_llm.analysis.conditions import ThresholdTable
 from avalanche_llm.analysis.grid_rows import Lattice, branching_columns, raster_columns, rows_of_gain
-from avalanche_llm.api.inputs import hooks_from, settings_from, windows_from
+from avalanche_llm.api.inputs import hooks_from, settings_from, settings_with_batch, windows_from
 from avalanche_llm.api.raster import Raster
 from avalanche_llm.determinism import deterministic
 from avalanche_llm.errors import ConfigError, DataError
@@ -33,7 +33,6 @@ from avalanche_llm.model.loader import LoadedModel, in_memory
 from avalanche_llm.phases.calibrate import measure_baseline
 from avalanche_llm.phases.measure import events_over, largest_events
 from avalanche_llm.phases.select_gstar import choose_all
-from avalanche_llm.raster.build import count_raster
 from avalanche_llm.settings import GstarMethod, Settings, SpikeDef
 from avalanche_llm.settings_sources import HookNames
 
@@ -58,9 +57,7 @@ class Events:
     @property
     def lattice(self) -> Lattice:
         """The shape of its rasters; burn-in tokens have no column."""
-        n_seq, n_tokens = self.windows.shape
-        first = self.settings.pipeline.burn_in_tokens
-        return Lattice(n_seq, first, n_tokens - first)
+        return Lattice.of(self.settings, len(self.windows))
 
     @property
     def cells(self) -> list[Cell]:
@@ -134,9 +131,11 @@ def measure(
     With `calibrated`, its mean, spread, thresholds and options are used and its gains must include `gains`.
 
     Raises DataError for no or too little text, token ids that the model does not embed, a layer that cannot have its rate, or
-    activations that are not finite;
-    RateMatchError for rates that are missed; ConfigError for options out of range; UnsupportedModel for an unknown family.
+    activations that are not finite; RateMatchError for rates that are missed; ConfigError for no gain and options or hooks that
+    cannot be; UnsupportedModel for an unknown family.
     """
+    if not len(gains):
+        raise ConfigError("expected at least one gain, found none: gains=[1.0] measures the model as it is")
     if calibrated is not None:
         asked = (target_rates, spike_defs, seq_len, burn_in, seed)
         if any(option is not None for option in asked):
@@ -144,7 +143,7 @@ def measure(
         absent = [gain for gain in gains if gain not in calibrated.gains]
         if absent:
             raise ConfigError(f"no thresholds at g = {absent[0]:g}: `calibrated` measured {list(calibrated.gains)}")
-        settings = calibrated.settings
+        settings = settings_with_batch(calibrated.settings, batch_windows)
     else:
         settings = settings_from(gains, target_rates, spike_defs, seq_len, burn_in, batch_windows, seed)
     loaded = model if isinstance(model, LoadedModel) else in_memory(model, tokenizer, hooks_from(hooks))
@@ -171,18 +170,7 @@ def rasters(
     """The rasters of the conditions that fit, by definition, rate and gain. DataError, naming what there is, if none does."""
     table, lattice = ThresholdTable(events.thresholds), events.lattice
     found = [
-        Raster(
-            count_raster(
-                events.tails[at],
-                table.of(cell, at)["tau"].to_numpy(),
-                cell[0],
-                n_seq=lattice.n_seq,
-                first_token=lattice.first_token,
-                n_tokens=lattice.n_tokens,
-            ),
-            at,
-            *cell,
-        )
+        Raster(lattice.raster(events.tails[at], table.of(cell, at)["tau"].to_numpy(), cell[0]), at, *cell)
         for cell in events.cells
         for at in events.gains
         if gain in (None, at) and spike_def in (None, cell[0]) and target_rate in (None, cell[1])
@@ -198,8 +186,11 @@ def rasters(
 def gstar(events: Events, *, method: GstarMethod = "btot_near_one", reps: int | None = None) -> pd.DataFrame:
     """g* of every cell by a rule of spec 08, with status and interval: a row a (definition, rate).
 
-    A status other than bracketed locates nothing. Only branching on the calibrating windows enters.
+    A status other than bracketed locates nothing. Only branching on the calibrating windows enters. Raises ConfigError for an
+    unknown rule.
     """
+    if method not in get_args(GstarMethod):
+        raise ConfigError(f"unknown method {method!r}; known are {', '.join(get_args(GstarMethod))}")
     sums, statistics = events.branching_sums, events.settings.statistics
     if reps is not None:
         statistics = statistics.model_copy(update={"bootstrap_reps": reps})

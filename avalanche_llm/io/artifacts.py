@@ -113,7 +113,7 @@ class Run:
         """Take the run's lock; the kernel frees a dead process's.
 
         Raises RunExists when a live process holds it, or has completed the run by now (its cache folder is gone then);
-        EnvironmentProblem when nothing can be written there.
+        EnvironmentProblem when nothing can be written, or locked, there.
         """
         try:
             descriptor = os.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
@@ -128,6 +128,12 @@ class Run:
         except BlockingIOError as error:
             os.close(descriptor)
             raise RunExists(f"{self.run_id} is being written by another process; wait for it to end") from error
+        except OSError as error:  # a file system without locks
+            os.close(descriptor)
+            raise EnvironmentProblem(
+                f"{self.folder / LOCK_NAME} cannot be locked: {error.strerror or error}; "
+                "the runs folder must lie on a file system with locks"
+            ) from error
         HELD_LOCKS[self.folder.resolve()] = descriptor
         self._log.mend()
 
@@ -218,6 +224,8 @@ class Run:
 
 
 def make_read_only(folder: Path) -> None:
-    """Take the write permission from every file and folder of a complete run."""
+    """Take the write permission from every file and folder of a complete run; what a link in it points to stays as it is."""
     for path in (*folder.rglob("*"), folder):
+        if path.is_symlink():
+            continue
         path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))

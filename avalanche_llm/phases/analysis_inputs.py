@@ -18,7 +18,6 @@ from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.phases.gain_grid import calibration_lattice
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.upstream_files import frame, gstar_rows, rate_targets_of
-from avalanche_llm.raster.build import count_raster
 from avalanche_llm.stages import stages
 
 
@@ -90,15 +89,8 @@ class AnalysisInputs:
 
     def counts(self, key: Row) -> np.ndarray:
         """A [seq, layer, token] of one condition of the grid, rebuilt from its events and thresholds."""
-        lattice = calibration_lattice(self.job.settings)
-        return count_raster(
-            self.tails[key["g"]],
-            self.taus.loc[tuple(key.values())].sort_values("layer")["tau"].to_numpy(),
-            key["spike_def_id"],
-            n_seq=lattice.n_seq,
-            first_token=lattice.first_token,
-            n_tokens=lattice.n_tokens,
-        )
+        tau = self.taus.loc[tuple(key.values())].sort_values("layer")["tau"].to_numpy()
+        return calibration_lattice(self.job.settings).raster(self.tails[key["g"]], tau, key["spike_def_id"])
 
 
 def keys_of(grid: pd.DataFrame) -> list[Row]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from avalanche_llm.analysis.arc_rows import Answers, arc_rows
-from avalanche_llm.analysis.conditions import Condition, raster_conditions
+from avalanche_llm.analysis.conditions import Condition, keys_at_both_gains, raster_conditions
 from avalanche_llm.analysis.summarize import RowHead
 from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.io.artifacts import RunArtifacts
@@ -25,7 +25,6 @@ from avalanche_llm.stages import stages
 
 PHASE = "PHASE6_ARC_MCQ_EVAL"
 TABLE = "T03_ARC"
-G_CONDITIONS = ("g1", "gstar")
 
 
 def evaluate_arc(job: Job) -> str:
@@ -51,13 +50,7 @@ def tables(job: Job, run: RunArtifacts) -> dict[str, pd.DataFrame]:
     n_questions = len(next(iter(answers.values())).correct)
     weights = bootstrap_weights(n_questions, reps=settings.statistics.bootstrap_reps, seed=settings.statistics.bootstrap_seed)
     head = RowHead.of(run.record, stages()[PHASE].tag, ROLE)
-    expected = [
-        (spike_def, rate, g_condition)
-        for spike_def in sorted(settings.events.spike_defs)
-        for rate in sorted(settings.events.target_rates)
-        for g_condition in G_CONDITIONS
-    ]
-    return {TABLE: checked_table(TABLE, arc_rows(head, conditions, answers, weights), expected)}
+    return {TABLE: checked_table(TABLE, arc_rows(head, conditions, answers, weights), keys_at_both_gains(settings.events))}
 
 
 def _answers(run: RunArtifacts, gains: Sequence[float]) -> dict[float, Answers]:

@@ -36,10 +36,16 @@ def guard(job: Job, run: Run) -> Iterator[Run]:
 
 
 def open_model(job: Job, run: Run, *upstream: Upstream) -> LoadedModel:
-    """The model of this job, loaded once a process. Raises DeterminismError if it is not the one upstream saw."""
+    """The model of this job, loaded once a process.
+
+    Raises DeterminismError if it is not the one that upstream saw, or an earlier attempt of this run.
+    """
     where = job.settings.run
     model = _loaded(job.settings.model, where.model_role, where.device, where.dtype)
-    for earlier in upstream:
+    measured: list[Upstream | Run] = [*upstream]
+    if "n_layers" in run.record["model"]:  # by an earlier attempt or step
+        measured.append(run)
+    for earlier in measured:
         _same(earlier, "model", earlier.record["model"], model.identity, ("id", "revision", "content_sha256", "n_layers", "d_ff"))
     run.describe(model=model.identity)
     run.log("model_loaded", **model.identity)

@@ -6,7 +6,6 @@ z = (events - n r) / sqrt(n r (1 - r)), and no longer a matter of matching.
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from avalanche_llm.analysis.conditions import Condition, ThresholdTable, raster_conditions
-from avalanche_llm.analysis.grid_rows import branching_columns, raster_columns
+from avalanche_llm.analysis.grid_rows import Lattice, branching_columns, raster_columns
 from avalanche_llm.datasets import TokenSlice
 from avalanche_llm.events.collect import LayerTail
 from avalanche_llm.events.tail_files import table_to_tails, tails_to_table
@@ -28,7 +27,7 @@ from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.measure import events_over
 from avalanche_llm.phases.parts import kept_or_made
 from avalanche_llm.phases.upstream_files import calibration_stats, frame, gstar_rows
-from avalanche_llm.raster.build import count_raster, occupancy
+from avalanche_llm.raster.build import occupancy
 from avalanche_llm.settings import Settings
 
 
@@ -85,29 +84,21 @@ def publish(
     n_seq: int,
     d_ff: int,
     settings: Settings,
-) -> Path:
+) -> None:
     """Write rasters_token_layer.npz and the condition map with held-out rates and branching."""
-    first = settings.pipeline.burn_in_tokens
-    n_tokens = settings.pipeline.seq_len_tokens - first
+    lattice = Lattice.of(settings, n_seq)
     weights = bootstrap_weights(n_seq, reps=settings.statistics.bootstrap_reps, seed=settings.statistics.bootstrap_seed)
     counts, rows = [], []
     for condition in conditions:
         thresholds = taus.of(condition.cell, condition.g)
-        raster = count_raster(
-            tails[condition.g],
-            thresholds["tau"].to_numpy(),
-            condition.spike_def,
-            n_seq=n_seq,
-            first_token=first,
-            n_tokens=n_tokens,
-        )
+        raster = lattice.raster(tails[condition.g], thresholds["tau"].to_numpy(), condition.spike_def)
         counts.append(raster)
         held_out = held_out_rates(raster, thresholds["r_star"].to_numpy(), d_ff)
         branching = branching_columns(branching_sums(occupancy(raster)), weights)
         rows.append({**condition.columns(), **raster_columns(raster), **held_out, **branching})
     run.save("metrics", parquet(pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False)))
     stacked = np.stack(counts)
-    return run.save(
+    run.save(
         "rasters_token_layer",
         npz(
             {

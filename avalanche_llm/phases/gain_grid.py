@@ -107,8 +107,7 @@ def publish_grid(job: Job, run_id: str) -> None:
 
 def calibration_lattice(settings: Settings) -> Lattice:
     """Shape of the rasters of the calibration slice."""
-    first = settings.pipeline.burn_in_tokens
-    return Lattice(settings.datasets.A.n_windows_calibration, first, settings.pipeline.seq_len_tokens - first)
+    return Lattice.of(settings, settings.datasets.A.n_windows_calibration)
 
 
 def part_name(gain: float) -> str:

@@ -1,12 +1,13 @@
 """One request to run a phase: config, settings, run store. Light to import: planning needs nothing more."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from avalanche_llm.canon import load_canon
 from avalanche_llm.config import Overrides, ResolvedConfig, merge, resolve_config
 from avalanche_llm.cost import require_within_budget
-from avalanche_llm.errors import MissingArtifact
+from avalanche_llm.errors import DeterminismError, MissingArtifact
 from avalanche_llm.io.artifacts import CONFIG_NAME, Run
 from avalanche_llm.io.files import read_rows
 from avalanche_llm.io.store import RunStore, Upstream
@@ -67,8 +68,12 @@ class Job:
             return None
         return len({row["gstar"] for row in chosen} - {self.settings.gains.baseline})
 
-    def begin(self, phase_id: str) -> Run:
-        """Begin (or resume) the run of a phase; what it rests on is found unchanged before anything is created."""
+    def begin(self, phase_id: str, beside: Sequence[Upstream] = ()) -> Run:
+        """Begin (or resume) the run of a phase; what it rests on is found unchanged before anything is created.
+
+        `beside`: runs that it reads beyond those of its stage. Raises DeterminismError where an earlier attempt read other runs,
+        since what that left was made from them.
+        """
         stage = stages()[phase_id]
         needed = [self.upstream(phase) for phase in stage.needs]
         require_intact(self.store, [upstream.run_id for upstream in needed], allow_absent=True)
@@ -82,11 +87,24 @@ class Job:
         try:
             run.log("start", phase_id=phase_id, resumed=run.resumed)
             run.log("config_resolved", config_sha256=self.config.sha256)
-            run.describe(dependencies=[upstream.dependency() for upstream in needed])
+            read = {upstream.run_id: upstream.dependency() for upstream in (*needed, *beside)}
+            _same_runs(run, list(read.values()))
+            run.describe(dependencies=list(read.values()))
         except BaseException as error:
             run.interrupted(error)
             raise
         return run
+
+
+def _same_runs(run: Run, dependencies: list[dict[str, str]]) -> None:
+    earlier = run.record["dependencies"]
+    if earlier and earlier != dependencies:
+        in_both = [entry for entry in earlier if entry in dependencies]
+        other = sorted({entry["run_id"] for entry in (*earlier, *dependencies) if entry not in in_both})
+        raise DeterminismError(
+            f"{run.run_id} was begun over other runs than it would read now, or over what they were then ({', '.join(other)}); "
+            "name those with --dep, or remove the folder and run the phase again"
+        )
 
 
 def settings_of(run: Upstream) -> Settings:

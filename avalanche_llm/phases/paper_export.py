@@ -21,15 +21,10 @@ ANALYSIS = "PHASE5_ANALYZE_AND_EXPORT"
 def export_paper(job: Job) -> str:
     """Run phase 7 and return its run id."""
     beside = twin_runs(job, stages()["PHASE7_PAPER_EXPORT"].needs)
-    run = job.begin("PHASE7_PAPER_EXPORT")
+    run = job.begin("PHASE7_PAPER_EXPORT", beside)
     with guard(job, run):
         analysis = job.upstream(ANALYSIS)
-        of_twin = [upstream.dependency() for upstream in beside]
-        known = {dependency["run_id"] for dependency in run.record["dependencies"]}
-        added = [dependency for dependency in of_twin if dependency["run_id"] not in known]
-        run.describe(
-            model=analysis.record["model"], dataset=analysis.record["dataset"], dependencies=[*run.record["dependencies"], *added]
-        )
+        run.describe(model=analysis.record["model"], dataset=analysis.record["dataset"])
         made = tables(job, run)
         export_tables(run, made)
         inputs = PaperInputs.of(job, run)

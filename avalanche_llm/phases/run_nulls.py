@@ -14,7 +14,8 @@ import pandas as pd
 import pyarrow as pa
 
 from avalanche_llm.analysis.conditions import Condition, conditions_from_frame
-from avalanche_llm.analysis.grid_rows import match_thresholds, tau_rows
+from avalanche_llm.analysis.grid_rows import Lattice, match_thresholds, tau_rows
+from avalanche_llm.analysis.null_rows import OBSERVED
 from avalanche_llm.errors import DeterminismError
 from avalanche_llm.events.collect import LayerTail
 from avalanche_llm.events.rate_match import Cell, RateTargets, Thresholds, check_rates
@@ -29,7 +30,7 @@ from avalanche_llm.phases.measure import largest_events
 from avalanche_llm.phases.parts import kept_or_made
 from avalanche_llm.phases.upstream_files import calibration_stats, frame, rate_targets_of
 from avalanche_llm.progress import progress
-from avalanche_llm.raster.build import count_raster, occupancy
+from avalanche_llm.raster.build import occupancy
 from avalanche_llm.raster.nulls import (
     LAYER_NULLS,
     MARGIN_SWAP,
@@ -41,7 +42,6 @@ from avalanche_llm.raster.nulls import (
     shuffle_tokens,
 )
 
-OBSERVED: Final = "NULL_NONE"
 RASTER_NULLS: Final = (*LAYER_NULLS, *SEQUENCE_NULLS)
 
 
@@ -129,9 +129,9 @@ def shuffled_input(
     windows = shuffle_tokens(
         held_out.windows, special, seed=settings.determinism.seed, condition=held_out.role, seq_ids=range(len(held_out.windows))
     )
-    first, n_tokens = settings.pipeline.burn_in_tokens, settings.pipeline.seq_len_tokens - settings.pipeline.burn_in_tokens
+    lattice = Lattice.of(settings, len(windows))
     stats = calibration_stats(s01)
-    targets = replace(rate_targets_of(s01), n_samples=windows.shape[0] * n_tokens * model.d_ff)
+    targets = replace(rate_targets_of(s01), n_samples=lattice.n_seq * lattice.n_tokens * model.d_ff)
 
     def measure(gain: float) -> pa.Table:
         plan = GainPlan.uniform("MLP", gain, model.n_layers)
@@ -145,14 +145,7 @@ def shuffled_input(
         matched[gain], of_gain = _match(tails[gain], targets, gain, job)
         rows.append(of_gain)
     counts = [
-        count_raster(
-            tails[condition.g],
-            matched[condition.g][condition.cell].tau,
-            condition.spike_def,
-            n_seq=len(windows),
-            first_token=first,
-            n_tokens=n_tokens,
-        )
+        lattice.raster(tails[condition.g], matched[condition.g][condition.cell].tau, condition.spike_def)
         for condition in conditions
     ]
     return np.stack(counts), pd.concat(rows)

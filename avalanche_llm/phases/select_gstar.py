@@ -1,7 +1,7 @@
 """Phase 2, selection: g* for every spike definition and target rate, from events on data set A alone (spec 08, S02B)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import cast
 
 import numpy as np
@@ -87,16 +87,4 @@ def choose_all(
 
 def sums_from_rows(rows: pd.DataFrame, n_gains: int) -> BranchingSums:
     """Rows sorted by gain and sequence as sums of shape [gain, seq]."""
-
-    def column(name: str) -> np.ndarray:
-        return rows[name].to_numpy().reshape(n_gains, -1)
-
-    return BranchingSums(
-        n_sites=column("n_sites"),
-        time_pairs=column("time_pairs"),
-        depth_pairs=column("depth_pairs"),
-        perm_time_pairs=column("perm_time_pairs"),
-        perm_depth_pairs=column("perm_depth_pairs"),
-        shift_time_pairs=column("shift_time_pairs"),
-        shift_depth_pairs=column("shift_depth_pairs"),
-    )
+    return BranchingSums(**{field.name: rows[field.name].to_numpy().reshape(n_gains, -1) for field in fields(BranchingSums)})

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from avalanche_llm.canon import load_canon
 from avalanche_llm.datasets import load_rows, token_windows
@@ -90,7 +93,7 @@ def _reachable(settings: Settings) -> Iterator[Finding]:
 def _model_problem(choice: ModelChoice) -> str:
     try:
         if local_folder(choice.hf_id) is None:
-            return _hub_problem(choice.hf_id, "model")
+            return _hub_problem(choice.hf_id, "model", choice.revision)
     except AvalancheError as error:
         return str(error)
     return ""
@@ -108,15 +111,11 @@ def _data_problem(hf_id: str, config: str | None, split: str) -> str:
     return ""
 
 
-def _hub_problem(hf_id: str, kind: str) -> str:
-    import httpx
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    if kind == "model" and isinstance(try_to_load_from_cache(hf_id, "config.json"), str):
+def _hub_problem(hf_id: str, kind: str, revision: str | None = None) -> str:
+    if kind == "model" and isinstance(try_to_load_from_cache(hf_id, "config.json", revision=revision), str):
         return ""
     try:
-        HfApi().repo_info(hf_id, repo_type=kind, timeout=HUB_TIMEOUT_S)
+        HfApi().repo_info(hf_id, repo_type=kind, revision=revision, timeout=HUB_TIMEOUT_S)
     except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
         return f"{hf_id} cannot be reached on the hub ({type(error).__name__}) and is no local path"
     return ""

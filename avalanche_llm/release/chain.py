@@ -132,7 +132,7 @@ def _identity(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:
     if stage is None or stage.tag != tag:
         yield Finding("changed", f"{RECORD_NAME}: phase_id {record['phase_id']} does not belong to a run id with {tag}")
     config = folder / CONFIG_NAME
-    replaced = list(_file(config, CONFIG_NAME, record["hashes"]["config_sha256"]))
+    replaced = list(compared(config, CONFIG_NAME, record["hashes"]["config_sha256"]))
     yield from replaced
     if not replaced and "_" not in rest:  # an id of the time says nothing of the config
         by_content = content_run_id(tag, config.read_bytes())
@@ -144,7 +144,7 @@ def _files(folder: Path, record: Mapping[str, Any], complete: bool) -> Iterator[
     """Every recorded artifact has its hash; nothing is a link; a complete run holds nothing that its record does not name."""
     index = index_by_path(record)
     for relative, entry in index.items():
-        yield from _file(folder / relative, relative, entry["sha256"])
+        yield from compared(folder / relative, relative, entry["sha256"])
     for name, relative in record["artifacts"].items():
         if relative not in index:
             yield Finding("changed", f"{RECORD_NAME}: artifact {name} has no hash on record")
@@ -157,7 +157,8 @@ def _files(folder: Path, record: Mapping[str, Any], complete: bool) -> Iterator[
             yield Finding("changed", f"{relative} is not in the artifact index")
 
 
-def _file(path: Path, relative: str, expected: str) -> Iterator[Finding]:
+def compared(path: Path, relative: str, expected: str, *, since: str = "it was recorded") -> Iterator[Finding]:
+    """What is wrong with one file, `relative` its name in the sentence: it is missing, cannot be read, or has another sha256."""
     if not path.is_file():
         yield Finding("changed", f"{relative} is missing (expected sha256 {expected[:12]})")
         return
@@ -167,7 +168,7 @@ def _file(path: Path, relative: str, expected: str) -> Iterator[Finding]:
         yield Finding("changed", f"{relative} cannot be read ({error.strerror or error}, expected sha256 {expected[:12]})")
         return
     if found != expected:
-        yield Finding("changed", f"{relative} changed since it was recorded (sha256 {found[:12]}, expected {expected[:12]})")
+        yield Finding("changed", f"{relative} changed since {since} (sha256 {found[:12]}, expected {expected[:12]})")
 
 
 def _against_stage(folder: Path, record: Mapping[str, Any]) -> Iterator[Finding]:

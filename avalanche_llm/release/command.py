@@ -2,7 +2,6 @@
 
 from argparse import Namespace
 from collections import Counter
-from pathlib import Path
 
 from avalanche_llm.commands import make_request
 from avalanche_llm.errors import DeterminismError
@@ -11,6 +10,7 @@ from avalanche_llm.errors import DeterminismError
 def verify(arguments: Namespace) -> None:
     """Verify runs or releases. Raises DeterminismError (exit 2) unless every one of them is intact."""
     from avalanche_llm.release.verify import is_release, runs_to_verify, verify_release, verify_runs
+    from avalanche_llm.resources import local
 
     store = make_request(arguments).job().store
     releases = [target for target in arguments.targets if is_release(target)]
@@ -19,9 +19,10 @@ def verify(arguments: Namespace) -> None:
     if arguments.dry_run:
         print("\n".join([*releases, *chain]))
         return
-    found = [verdict for release in releases for verdict in verify_release(Path(release), with_tables=not arguments.no_tables)]
+    with_tables = not arguments.no_tables
+    found = [verdict for release in releases for verdict in verify_release(local(release), with_tables=with_tables)]
     if chain:
-        found += verify_runs(store, chain, with_tables=not arguments.no_tables)
+        found += verify_runs(store, chain, with_tables=with_tables)
     for verdict in found:
         print(f"{verdict.subject:24}  {verdict.status}")
         for finding in verdict.findings:

@@ -108,6 +108,6 @@ def read_manifest(data: bytes) -> dict[str, str]:
 def check_name(name: str) -> str:
     """`name` itself if it is a plain relative path: it leads nowhere else, and `sha256sum` reads it as it stands."""
     plain = PurePosixPath(name)
-    if plain.is_absolute() or ".." in plain.parts or str(plain) != name or "\\" in name or not name.isprintable():
+    if plain.is_absolute() or name == "." or ".." in plain.parts or str(plain) != name or "\\" in name or not name.isprintable():
         raise SchemaError(f"{name!r} cannot be a path in a release: expected a plain relative one")
     return name

@@ -98,7 +98,8 @@ def _difference(run: Upstream, name: str, made: bytes | None) -> str:
 def _cells(source: Path | io.BytesIO, form: str) -> pd.DataFrame:
     """Every cell as the text that the CSV has for it."""
     if form == "parquet":
-        source = io.BytesIO(to_csv_bytes(pq.read_table(source).to_pandas()))
+        with pq.ParquetFile(source) as file:  # read_table would add a column for a folder named a=b
+            source = io.BytesIO(to_csv_bytes(file.read().to_pandas()))
     return pd.read_csv(source, dtype=str, keep_default_na=False)
 
 

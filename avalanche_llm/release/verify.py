@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from avalanche_llm.catalog import find
 from avalanche_llm.errors import MissingArtifact, SchemaError, UsageError
 from avalanche_llm.io.artifacts import RECORD_NAME
-from avalanche_llm.io.hashing import sha256_file
 from avalanche_llm.io.store import RunStore
 from avalanche_llm.progress import progress
 from avalanche_llm.release.archive import unpacked
-from avalanche_llm.release.chain import Finding, Verdict, chain_of, verdicts
+from avalanche_llm.release.chain import Finding, Verdict, chain_of, compared, verdicts
 from avalanche_llm.release.manifest import MANIFEST, RUNS, read_manifest
 from avalanche_llm.release.remake import remade_tables
 from avalanche_llm.resources import local
@@ -21,8 +21,6 @@ def runs_to_verify(store: RunStore, run_ids: Sequence[str]) -> list[str]:
 
     Raises MissingArtifact when a named one, or any at all, is not there.
     """
-    from avalanche_llm.catalog import find
-
     chain = chain_of(store, [find(store, run_id).run_id for run_id in run_ids]) if run_ids else _every_run(store)
     if not chain:
         raise MissingArtifact(f"no runs under {store.root}; name another folder with --runs_dir, or run a phase first")
@@ -77,7 +75,7 @@ def _against_manifest(folder: Path) -> Iterator[Finding]:
     for name, expected in hashes.items():
         if name not in there or (folder / name).is_symlink():
             yield Finding("changed", f"{name} is missing or a link (expected sha256 {expected[:12]})")
-        elif (found := sha256_file(folder / name)) != expected:
-            yield Finding("changed", f"{name} changed since it was listed (sha256 {found[:12]}, expected {expected[:12]})")
+        else:
+            yield from compared(folder / name, name, expected, since="it was listed")
     if not any(name.startswith(f"{RUNS}/") for name in hashes):
         yield Finding("incomplete", f"{MANIFEST} lists no run")
