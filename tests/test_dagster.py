@@ -234,7 +234,7 @@ def test_instrument_offers_every_override_of_the_command_line() -> None:
 def test_the_launchpad_takes_device_dtype_model_and_data(instance: dg.DagsterInstance, config: Path, tmp_path: Path) -> None:
     """What a person types there is this run config; each override is in the record of the run."""
     other = tiny.save_model(tiny.llama(seed=1), tmp_path / "other")
-    data = str(tiny.REPO / "data" / "devil.txt")
+    data = tiny.SHIPPED["B"]
     chosen = {"device": "cpu", "dtype": "bf16", "model_id": str(other), "data_a": data}
     values = {"resources": {"instrument": {"config": instrument(config, tmp_path / "runs", **chosen)}}}
     job = defs.resolve_job_def("phase1_calibrate")

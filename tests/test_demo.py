@@ -32,7 +32,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path]:
         "extends": str(tiny.REPO / "configs" / "demo.yaml"),
         "pipeline": {"seq_len_tokens": SEQ_LEN, "batch_windows": 2},
         "models": {"INSTRUCT": {"hf_id": str(MODEL)}},
-        "datasets": {"A": {"hf_id": str(tiny.TEXT), "n_windows_calibration": N_WINDOWS, "n_windows_rasters": N_WINDOWS}},
+        "datasets": {"A": {"n_windows_calibration": N_WINDOWS, "n_windows_rasters": N_WINDOWS}},
         "gains": {"grid": [1.0, 1.2]},
     }
     (folder / "demo.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")

@@ -369,16 +369,9 @@ def test_the_peak_of_the_excess_is_chosen_on_the_same_grid_and_measured(pipeline
     assert {row["gstar"] for row in chosen["selections"]} <= set(conditions["g"])
 
 
-def test_m_nearest_one_is_chosen_from_the_events_of_the_grid(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """m of every gain counted a second time, from the events and thresholds as they are stored.
-
-    The path of the text draws the windows, and whether they have an m: so it is one that does not depend on the checkout.
-    """
-    monkeypatch.chdir(tiny.REPO)
-    text = tiny.TEXT.relative_to(tiny.REPO).as_posix()
-    changes: dict[str, Any] = {"events__target_rates": [0.05, 0.2], "pipeline__gstar_method": "mr_near_one", "datasets__A__hf_id": text}
+def test_m_nearest_one_is_chosen_from_the_events_of_the_grid(model_folder: Path, tmp_path: Path) -> None:
+    """m of every gain counted a second time, from the events and thresholds as they are stored."""
+    changes: dict[str, Any] = {"events__target_rates": [0.05, 0.2], "pipeline__gstar_method": "mr_near_one"}
     config, runs = tiny.write_config(tmp_path / "c.yaml", model_folder, **changes), tmp_path / "runs"
     for phase in (*tiny.PHASES, "phase3_extract_rasters"):
         assert main([phase, "--config", str(config), "--runs_dir", str(runs)]) == 0

@@ -29,7 +29,7 @@ def model() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def questions() -> tuple[Question, ...]:
-    data = {"hf_id": str(tiny.REPO / "data" / "arc_demo.jsonl"), "hf_config": None, "split": "test", "chat_template": False}
+    data = {"hf_id": str(tiny.QUESTIONS), "hf_config": None, "split": "test", "chat_template": False}
     return read_questions(ArcData(**data, prompt_template_id="ARC_MCQ_V1", n_questions=12))
 
 

@@ -52,7 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def released(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of a release of a copy of the runs, beside a run that the paper does not rest on."""
     copy = small_runs.copied(runs, tmp_path_factory.mktemp("released") / "runs")
-    small_runs.begun_run(small_runs.job_on(copy, data_a="data/devil.txt"), small_runs.PAPER_AND_ABOVE[0]).complete()
+    small_runs.begun_run(small_runs.job_on(copy, data_a=tiny.SHIPPED["B"]), small_runs.PAPER_AND_ABOVE[0]).complete()
     return copy / release(small_runs.job_on(copy))
 
 

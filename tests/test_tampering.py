@@ -167,7 +167,7 @@ def test_files_of_two_runs_swapped_are_named(runs: Path, tmp_path: Path) -> None
 
 
 def test_folders_of_two_runs_swapped_are_named(runs: Path, tmp_path: Path) -> None:
-    other = small_runs.begun_run(small_runs.job_on(runs, data_a="data/devil.txt"), STAGES["S01"])
+    other = small_runs.begun_run(small_runs.job_on(runs, data_a=tiny.SHIPPED["B"]), STAGES["S01"])
     other.complete()
     own = next(folder for folder in runs.glob("RUN_S01_*") if folder != other.folder)
     own.rename(tmp_path / "kept")

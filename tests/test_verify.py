@@ -366,7 +366,7 @@ def test_two_runs_with_their_files_swapped_are_both_named(runs: Path, verify: Ve
 
 
 def test_two_folders_with_their_names_swapped_are_both_named(runs: Path, tmp_path: Path, verify: Verify) -> None:
-    other = small_runs.job_on(runs, data_a="data/devil.txt")
+    other = small_runs.job_on(runs, data_a=tiny.SHIPPED["B"])
     run = small_runs.begun_run(other, small_runs.PAPER_AND_ABOVE[0])
     run.complete()
     one = runs / next(folder.name for folder in runs.glob("RUN_S01_*") if folder.name != run.run_id)

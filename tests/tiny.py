@@ -22,8 +22,9 @@ from avalanche_llm.phases.job import Job, JobRequest
 from avalanche_llm.stages import stages
 
 REPO = Path(__file__).resolve().parents[1]
-TEXT = REPO / "data" / "jargon.txt"
-QUESTIONS = REPO / "data" / "arc_demo.jsonl"
+SHIPPED = {"A": "data/jargon.txt", "B": "data/devil.txt", "ARC_MCQ": "data/arc_demo.jsonl"}
+"""By name, which the program resolves in every folder: the windows of a text are drawn by its name, not by where the checkout lies."""
+TEXT, OTHER_TEXT, QUESTIONS = (REPO / name for name in SHIPPED.values())
 GAINS = [0.8, 1.0, 1.1, 1.3]
 RATES = [2e-3, 8e-3]
 N_LAYERS, D_FF, SEQ_LEN, N_WINDOWS, BATCH = 3, 64, 64, 16, 4
@@ -98,14 +99,14 @@ def values(model: Path, **changes: Any) -> dict[str, Any]:
         "models": {"INSTRUCT": {"hf_id": str(model)}, "BASE": None},
         "datasets": {
             "A": {
-                "hf_id": str(TEXT),
+                "hf_id": SHIPPED["A"],
                 "hf_config": None,
                 "split": "train",
                 "n_windows_calibration": N_WINDOWS,
                 "n_windows_rasters": N_WINDOWS,
             },
-            "B": {"hf_id": str(REPO / "data" / "devil.txt"), "hf_config": None, "split": "train", "n_windows_eval": 4},
-            "ARC_MCQ": {"hf_id": str(QUESTIONS), "hf_config": None, "split": "test", "n_questions": N_QUESTIONS},
+            "B": {"hf_id": SHIPPED["B"], "hf_config": None, "split": "train", "n_windows_eval": 4},
+            "ARC_MCQ": {"hf_id": SHIPPED["ARC_MCQ"], "hf_config": None, "split": "test", "n_questions": N_QUESTIONS},
         },
         "gains": {"grid": GAINS},
         "events": {"target_rates": RATES},
