@@ -181,7 +181,7 @@ values = st.recursive(
 
 
 @given(st.dictionaries(st.text(max_size=8), values, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_resolve_references_of_anything_is_canonical_yaml_or_a_config_error(value: dict[str, Any]) -> None:
     try:
         canonical = canonical_yaml(resolve_references(value, load_canon()))
@@ -445,7 +445,7 @@ def test_single_bytes_changed_at_random_end_in_a_message_or_in_a_table(target: s
 
 
 @given(st.sampled_from(["config", "questions"]), st.binary(min_size=1, max_size=80))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 def test_any_bytes_are_read_or_refused_with_a_message(target: str, data: bytes) -> None:
     run_target(TARGETS[target].run, data)
 
@@ -478,7 +478,7 @@ cells = st.recursive(
 
 
 @given(st.fixed_dictionaries({}, optional={"id": cells, "question": cells, "choices": cells, "answerKey": cells}))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_parse_question_of_any_row_is_a_question_or_a_data_error(row: dict[str, Any]) -> None:
     try:
         question = parse_question(QUESTION | row, 0)
