@@ -1,7 +1,6 @@
 """The Python API: it costs nothing to import, gives the pipeline's numbers bit for bit, and says what is wrong with its input."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,8 +141,7 @@ def test_a_raster_of_the_model_is_measured_as_phase_5_measures_it(job: Job, even
 def test_calibrated_measures_other_text_with_the_thresholds_of_the_first(
     job: Job, pipeline: Path, events: av.Events, in_memory: Any, windows: dict[str, np.ndarray], config: Path, tmp_path: Path
 ) -> None:
-    runs = Path(shutil.copytree(pipeline, tmp_path / "runs"))
-    later = tiny.job_of(config, runs)
+    later = tiny.job_of(config, tiny.copied(pipeline, tmp_path / "runs"))
     s03 = later.store.get(extract_rasters(later))
     arrays = np.load(s03.artifact("rasters_token_layer"))
     metrics = pd.read_parquet(s03.artifact("metrics"))

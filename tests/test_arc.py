@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,9 +38,8 @@ N = tiny.N_QUESTIONS
 
 def upstream(pipeline: Path, runs: Path, gains: list[float] = CHOSEN) -> Path:
     """A runs folder of our own with the selection alone, made to have chosen these g*."""
-    folder = runs / tiny.run_of(pipeline, "S02B").name
-    shutil.copytree(tiny.run_of(pipeline, "S02B"), folder)
-    tiny.rewritten(folder, "gstar", tiny.choosing(gains))
+    tiny.copied(pipeline, runs, "S02B")
+    tiny.rewritten(tiny.run_of(runs, "S02B"), "gstar", tiny.choosing(gains))
     return runs
 
 

@@ -71,7 +71,7 @@ def runs(tmp_path: Path) -> Path:
 @pytest.fixture
 def copied(pipeline: Path, runs: Path) -> Path:
     """A runs folder of our own with phases 1 and 2 complete."""
-    return Path(shutil.copytree(pipeline, runs))
+    return tiny.copied(pipeline, runs)
 
 
 def no_complete_run(runs: Path, *tags: str) -> bool:
@@ -281,11 +281,7 @@ def test_dep_that_is_no_run_id_is_a_usage_error_and_one_that_is_not_there_is_exi
 @pytest.mark.parametrize("name", ["calibration_stats.npz", "rate_targets.json"])
 def test_a_tampered_upstream_artifact_is_exit_three_and_named(name: str, copied: Path, config: Path, cli: Main) -> None:
     shutil.rmtree(tiny.run_of(copied, "S02"))
-    path = tiny.run_of(copied, "S01") / "results" / name
-    path.chmod(0o644)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    tiny.flip_a_byte(tiny.run_of(copied, "S01") / "results" / name)
     cli("phase2_gain_grid", *at(config, copied)).fails(3, f"results/{name} changed since it was recorded .*; rebuild RUN_S01_")
     assert no_complete_run(copied, "S02")
 
@@ -527,7 +523,5 @@ def test_run_all_keeps_what_is_complete_runs_the_rest_and_ends_with_a_table(copi
     folders = sorted(folder.name for folder in copied.iterdir())
     assert cli("run_all", *at(config, copied)).code == 0
     assert sorted(folder.name for folder in copied.iterdir()) == folders
-    damaged = tiny.run_of(copied, "S02B") / "results" / "gstar.json"
-    damaged.chmod(0o644)
-    damaged.write_bytes(b"{}")
+    (tiny.run_of(copied, "S02B") / "results" / "gstar.json").write_bytes(b"{}")
     cli("run_all", *at(config, copied)).fails(3, r"gstar\.json changed since it was recorded")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ import pytest
 import tiny
 from dagster import DagsterRunStatus, RunsFilter
 
-from avalanche_dagster.checks import check_specs, checks_of
 from avalanche_dagster.definitions import defs
 from avalanche_dagster.headless import materialize_in
 from avalanche_dagster.instance import PID_TAG, dagster_home, free_slots_of_dead_runs, process_lives, process_tag
@@ -88,7 +86,6 @@ def test_every_artifact_has_a_check_of_its_hash() -> None:
         for name in set(stage.artifacts) - stage.optional:
             assert dg.AssetCheckKey(asset_key(stage, name), "artifact_hash_holds") in checks
     assert dg.AssetCheckKey(dg.AssetKey(["phase2_gain_grid", "tau_rate_matched"]), "rate_match_rel") in checks
-    assert all(spec.description for stage in BUILT for spec in check_specs(stage))
 
 
 def test_materialization_in_process_records_every_artifact_and_passes_its_checks(
@@ -186,19 +183,6 @@ def test_materialize_in_records_a_second_run_of_equal_content_with_the_same_data
         records = instance.fetch_materializations(asset_key(stage, name), limit=5).records
         versions = {record.asset_materialization.tags[DATA_VERSION] for record in records if record.asset_materialization}
         assert (len(records), len(versions)) == (2, 1)
-
-
-def test_the_check_of_a_hash_fails_for_a_changed_artifact(pipeline: Path, tmp_path: Path) -> None:
-    stage, source = stages()["PHASE1_CALIBRATE"], tiny.run_of(pipeline, "S01")
-    shutil.copytree(source, tmp_path / source.name)
-    run = RunStore(tmp_path).get(source.name)
-    (before,) = checks_of(stage, "rate_targets", run)
-    path = run.folder / "results" / "rate_targets.json"
-    path.chmod(0o644)
-    path.write_bytes(path.read_bytes() + b"\n")
-    (after,) = checks_of(stage, "rate_targets", run)
-    assert (before.check_name, before.passed, after.passed) == ("artifact_hash_holds", True, False)
-    assert "rate_targets.json changed since it was recorded" in str(after.metadata["problem"].value)
 
 
 @pytest.mark.parametrize(
@@ -339,8 +323,7 @@ def latest(instance: dg.DagsterInstance, stage: Any, name: str) -> dg.AssetMater
 
 
 def test_register_runs_shows_the_runs_of_another_machine(instance: dg.DagsterInstance, pipeline: Path, tmp_path: Path) -> None:
-    runs = tmp_path / "copied"
-    shutil.copytree(pipeline, runs)
+    runs = tiny.copied(pipeline, tmp_path / "copied")
     before = tiny.file_hashes(runs)
     reported = list(register_runs(instance, RunStore(runs)))
     assert reported == [(tiny.run_of(runs, stage.tag).name, len(stage.artifacts)) for stage in MEASURED]
@@ -370,10 +353,8 @@ def test_the_head_of_a_table_begins_with_what_differs_between_its_rows(pipeline:
 
 
 def test_register_runs_refuses_a_changed_artifact(instance: dg.DagsterInstance, pipeline: Path, tmp_path: Path) -> None:
-    runs = tmp_path / "copied"
-    shutil.copytree(pipeline, runs)
+    runs = tiny.copied(pipeline, tmp_path / "copied")
     folder = tiny.run_of(runs, "S02B")
-    (folder / "results" / "gstar.json").chmod(0o644)
     (folder / "results" / "gstar.json").write_bytes(b"{}")
     with pytest.raises(MissingArtifact, match=r"gstar\.json changed since it was recorded"):
         list(register_runs(instance, RunStore(runs), [folder.name]))

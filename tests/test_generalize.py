@@ -1,7 +1,6 @@
 """Phase 6 on data set B with the tiny model: the thresholds of A on the text of B, pairs, resumption, and what it costs."""
 
 import io
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,6 @@ from avalanche_llm.analysis.conditions import Condition, raster_conditions
 from avalanche_llm.analysis.generalization import SILENT, measure, paired_rows
 from avalanche_llm.errors import DeterminismError, MissingArtifact
 from avalanche_llm.io.artifacts import read_record
-from avalanche_llm.io.files import json_bytes
 from avalanche_llm.io.hashing import sha256_file
 from avalanche_llm.metrics.branching import branching, branching_sums
 from avalanche_llm.metrics.likelihood import SequenceNll
@@ -47,7 +45,7 @@ GAINS = sorted({1.0, *CHOSEN})
 
 def upstream(pipeline: Path, runs: Path, gains: list[float] = CHOSEN) -> Path:
     """A runs folder of our own with phases 1 and 2 complete and these g*."""
-    shutil.copytree(pipeline, runs)
+    tiny.copied(pipeline, runs)
     tiny.rewritten(tiny.run_of(runs, "S02B"), "gstar", tiny.choosing(gains))
     return runs
 
@@ -305,13 +303,13 @@ def test_a_text_that_changed_between_two_attempts_stops_the_resumed_one(
 
 def relinked(folder: Path, upstream: Path) -> None:
     """Let a run's record name an upstream run as it is now."""
-    record = read_record(folder)
-    for dependency in record["dependencies"]:
-        if dependency["run_id"] == upstream.name:
-            dependency["record_sha256"] = sha256_file(upstream / "run_record.json")
-    folder.chmod(0o755)
-    (folder / "run_record.json").chmod(0o644)
-    (folder / "run_record.json").write_bytes(json_bytes(record))
+
+    def change(record: dict[str, Any]) -> None:
+        for dependency in record["dependencies"]:
+            if dependency["run_id"] == upstream.name:
+                dependency["record_sha256"] = sha256_file(upstream / "run_record.json")
+
+    tiny.edited(folder, change)
 
 
 def test_a_cell_that_is_silent_on_b_is_a_row_without_branching_and_says_why(
@@ -380,8 +378,7 @@ def test_plan_counts_each_distinct_gain_once_and_the_head(
 def test_generalize_needs_its_upstream_and_begins_nothing_without_it(
     pipeline: Path, config: Path, tmp_path: Path
 ) -> None:
-    runs = tmp_path / "runs"
-    shutil.copytree(tiny.run_of(pipeline, "S01"), runs / tiny.run_of(pipeline, "S01").name)
+    runs = tiny.copied(pipeline, tmp_path / "runs", "S01")
     with pytest.raises(MissingArtifact, match="run phase2_gain_grid first"):
         generalize(tiny.job_of(config, runs))
     assert not list(runs.glob("RUN_S06B_*"))

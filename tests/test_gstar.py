@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -337,14 +336,8 @@ def selections_of(runs: Path) -> dict[str, Any]:
     return found
 
 
-def runs_on_grid(pipeline: Path, runs: Path) -> Path:
-    """The shared runs but for their selection."""
-    shutil.copytree(pipeline, runs, ignore=shutil.ignore_patterns("RUN_S02B_*"))
-    return runs
-
-
 def test_the_peak_of_the_excess_is_chosen_on_the_same_grid_and_measured(pipeline: Path, model_folder: Path, tmp_path: Path) -> None:
-    runs = runs_on_grid(pipeline, tmp_path / "runs")
+    runs = tiny.copied(pipeline, tmp_path / "runs", "S01", "S02")
     config = tiny.write_config(tmp_path / "c.yaml", model_folder)
     arguments = ["--config", str(config), "--runs_dir", str(runs)]
     assert main(["phase2_select_gstar", *arguments, "--gstar_method", "excess_peak"]) == 0
@@ -408,7 +401,7 @@ def test_selection_by_m_stops_where_the_events_hold_no_memory(
         pd.read_parquet(io.BytesIO(data)).assign(tau=1e6).to_parquet(sink)
         return sink.getvalue()
 
-    runs = runs_on_grid(pipeline, tmp_path / "runs")
+    runs = tiny.copied(pipeline, tmp_path / "runs", "S01", "S02")
     tiny.rewritten(tiny.run_of(runs, "S02"), "tau_rate_matched", unreachable)
     arguments = ["--config", str(tiny.write_config(tmp_path / "c.yaml", model_folder)), "--runs_dir", str(runs)]
     assert main(["phase2_select_gstar", *arguments, "--gstar_method", "mr_near_one"]) == 2

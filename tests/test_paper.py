@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from avalanche_llm.io.store import RunStore
 from avalanche_llm.paper.claim import verdict_of
 from avalanche_llm.paper.claims import all_claims
 from avalanche_llm.paper.export import same_bytes
-from avalanche_llm.paper.facts import written
+from avalanche_llm.paper.facts import Origin, Sheet, written
 from avalanche_llm.paper.inputs import PaperInputs
 from avalanche_llm.paper.lint import lint_artifacts, lint_citations, lint_wording, read_bibliography
 from avalanche_llm.paper.prose import TYPED_NUMBER, prose
@@ -69,8 +70,6 @@ def sentences(inputs: PaperInputs) -> dict[str, str]:
 
 
 def with_column(inputs: PaperInputs, table_id: str, column: str, value: Any) -> PaperInputs:
-    from dataclasses import replace
-
     sheet = inputs.sheets[table_id]
     return inputs.with_sheets({table_id: replace(sheet, frame=sheet.frame.assign(**{column: value}))})
 
@@ -117,8 +116,6 @@ def test_a_changed_table_changes_its_sentence_and_no_other(inputs: PaperInputs, 
     job_run = {**inputs.sheets}
     if table_id not in job_run:
         run = RunStore(inputs.job.store.root).get(tiny.run_of(inputs.job.store.root, "S07").name)
-        from avalanche_llm.paper.facts import Origin, Sheet
-
         frame = pd.read_parquet(run.artifact(f"{table_id}_parquet"))
         inputs = inputs.with_sheets({table_id: Sheet(Origin.of(run, f"{table_id}_parquet"), ("spike_def_id", "target_rate"), frame)})
     before, after = sentences(inputs), sentences(with_column(inputs, table_id, column, 0.8765))
@@ -177,30 +174,19 @@ def test_same_bytes_forgets_the_identifiers_alone(form: bytes) -> None:
 
 def test_a_second_export_is_byte_identical(both: tuple[Job, Path], tmp_path: Path) -> None:
     job, runs = both
-    shutil.copytree(runs, tmp_path / "runs")
-    again = tiny.run_of(tmp_path / "runs", "S07")
-    make_writable(again)
+    again = tiny.run_of(tiny.copied(runs, tmp_path / "runs"), "S07")
     shutil.rmtree(again)
-    from dataclasses import replace
-
     export_paper(replace(job, store=RunStore(tmp_path / "runs")))
     for folder in ("paper", "results", "tables"):
         assert tiny.file_hashes(again / folder) == tiny.file_hashes(tiny.run_of(runs, "S07") / folder)
 
 
-def make_writable(folder: Path) -> None:
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755)
-
-
 def test_without_a_twin_one_line_says_so(config: Path, tmp_path: Path, both: tuple[Job, Path]) -> None:
     """The same runs under a config that names no BASE model: found again by their scope, except the paper itself."""
-    shutil.copytree(both[1], tmp_path / "runs")
-    for tag in ("S07",):
-        make_writable(tiny.run_of(tmp_path / "runs", tag))
-        shutil.rmtree(tiny.run_of(tmp_path / "runs", tag))
-    export_paper(tiny.job_of(config, tmp_path / "runs"))
-    folder = tiny.run_of(tmp_path / "runs", "S07")
+    runs = tiny.copied(both[1], tmp_path / "runs")
+    shutil.rmtree(tiny.run_of(runs, "S07"))
+    export_paper(tiny.job_of(config, runs))
+    folder = tiny.run_of(runs, "S07")
     assert "T07 compares BASE with INSTRUCT; only INSTRUCT was measured here." in (folder / "paper" / "02_RESULTS.md").read_text()
     assert not list(folder.glob("tables/**/*T07*"))
     assert read_record(folder)["stage_status"] == "complete"
@@ -262,10 +248,8 @@ def test_lint_artifacts_wants_links_that_hold(both: tuple[Job, Path], inputs: Pa
         lint_artifacts({"a.md": text.replace(path, "figs/fig_F99.pdf", 1)}, inputs.chain, [])
     with pytest.raises(SchemaError, match="is an export that no page links"):
         lint_artifacts({"a.md": ""}, inputs.chain, exports(inputs))
-    shutil.copytree(both[1], tmp_path / "runs")
-    changed = tmp_path / "runs" / run_id / path
-    changed.chmod(0o644)
-    changed.write_bytes(b"%PDF")
+    tiny.copied(both[1], tmp_path / "runs")
+    (tmp_path / "runs" / run_id / path).write_bytes(b"%PDF")
     moved = [RunStore(tmp_path / "runs").get(run.run_id) for run in inputs.chain]
     with pytest.raises(MissingArtifact, match="changed since it was recorded"):
         lint_artifacts({"a.md": text}, moved, [])

@@ -32,9 +32,7 @@ DEADLINE_S = 120.0
 @pytest.fixture
 def calibrated(pipeline: Path, tmp_path: Path) -> Path:
     """A runs folder with phase 1 complete and nothing else."""
-    source = tiny.run_of(pipeline, "S01")
-    shutil.copytree(source, tmp_path / "runs" / source.name)
-    return tmp_path / "runs"
+    return tiny.copied(pipeline, tmp_path / "runs", "S01")
 
 
 @contextmanager

@@ -16,8 +16,8 @@ import tiny
 from avalanche_llm.cli import main
 from avalanche_llm.errors import MissingArtifact, RunExists
 from avalanche_llm.io.artifacts import CONFIG_NAME, RECORD_NAME, read_record
-from avalanche_llm.io.files import json_bytes
 from avalanche_llm.io.store import RunStore
+from avalanche_llm.phases.gain_grid import measure_gain, plan_grid
 from avalanche_llm.phases.release import release
 from avalanche_llm.phases.report import report
 from avalanche_llm.release.chain import verdicts
@@ -35,12 +35,12 @@ UNSEEN = {"created_utc", "completed_utc", "timings", "versions", "conditions", "
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of every stage up to the paper. Changed and put back by each test."""
     runs = tmp_path_factory.mktemp("small")
-    return small_runs.copied(small_runs.every_run(runs / "made"), runs / "runs")
+    return tiny.copied(small_runs.every_run(runs / "made"), runs / "runs")
 
 
 @pytest.fixture
 def runs(small: Path, tmp_path: Path) -> Path:
-    return small_runs.copied(small, tmp_path / "runs")
+    return tiny.copied(small, tmp_path / "runs")
 
 
 def directly_above(tag: str) -> list[Stage]:
@@ -76,12 +76,6 @@ def refused(stage: Stage, runs: Path, tmp_path: Path) -> str:
     return str(caught.value)
 
 
-def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    record = json.loads((folder / RECORD_NAME).read_bytes())
-    change(record)
-    (folder / RECORD_NAME).write_bytes(json_bytes(record))
-
-
 def verified(folder: Path) -> str:
     """What `verify` finds of this run itself; empty where all is well."""
     (verdict,) = verdicts(RunStore(folder.parent), [folder.name])
@@ -102,7 +96,7 @@ def test_a_flipped_byte_is_named_by_the_next_phase_and_by_verify(tag: str, name:
         place = whole.index(b'"sha256": "') + 20
         path.write_bytes(whole[:place] + (b"1" if whole[place : place + 1] == b"0" else b"0") + whole[place + 1 :])
     else:
-        small_runs.flip_a_byte(path)
+        tiny.flip_a_byte(path)
     try:
         above = directly_above(tag)
         said = refused(above[KINDS.index((tag, name)) % len(above)], small, tmp_path)
@@ -142,7 +136,7 @@ def test_an_edited_field_of_a_record_is_met_at_the_latest_by_the_second_reader(f
             "determinism": {**value, "seed": 0} if field == "determinism" else None,
         }[field]
 
-    edit(folder, change)
+    tiny.edited(folder, change)
     assert folder.name in refused(STAGES["S03"], runs, tmp_path)
     (tmp_path / "own").mkdir()
     if field not in UNSEEN:
@@ -151,9 +145,9 @@ def test_an_edited_field_of_a_record_is_met_at_the_latest_by_the_second_reader(f
 
 def test_an_index_entry_deleted_from_a_record_is_named(runs: Path, tmp_path: Path) -> None:
     folder = tiny.run_of(runs, "S02")
-    edit(folder, lambda record: record["artifact_index"].pop())
+    tiny.edited(folder, lambda record: record["artifact_index"].pop())
     assert "artifact metrics has no hash on record" in refused(STAGES["S02B"], runs, tmp_path)
-    edit(folder, lambda record: record["artifacts"].pop("metrics"))
+    tiny.edited(folder, lambda record: record["artifacts"].pop("metrics"))
     assert "results/metrics.parquet is not in the artifact index" in refused(STAGES["S02B"], runs, tmp_path)
 
 
@@ -220,7 +214,7 @@ def test_no_run_is_begun_or_resumed_through_a_link(whole: bool, tmp_path: Path) 
 
 
 def test_the_command_line_names_a_changed_file_with_exit_three(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small_runs.flip_a_byte(tiny.run_of(runs, "S06ARC") / "figs" / "fig_F07_ARC_MCQ.pdf")
+    tiny.flip_a_byte(tiny.run_of(runs, "S06ARC") / "figs" / "fig_F07_ARC_MCQ.pdf")
     config = tiny.REPO / "configs" / "demo.yaml"
     assert main(["report", "--config", str(config), "--runs_dir", str(runs)]) == 3
     (line,) = capsys.readouterr().err.splitlines()
@@ -232,15 +226,11 @@ def test_a_file_that_vanishes_while_a_phase_runs_is_exit_three_and_named(
     pipeline: Path, config: Path, tmp_path: Path
 ) -> None:
     """It was there, and whole, when the phase began."""
-    from avalanche_llm.phases.gain_grid import measure_gain, plan_grid
-
-    source = tiny.run_of(pipeline, "S01")
-    runs = tmp_path / "runs"
-    shutil.copytree(source, runs / source.name)
+    runs = tiny.copied(pipeline, tmp_path / "runs", "S01")
+    source = tiny.run_of(runs, "S01")
     job = tiny.job_of(config, runs)
     plan = plan_grid(job)
-    gone = runs / source.name / "results" / "calibration_stats.npz"
-    gone.parent.chmod(0o755)
+    gone = source / "results" / "calibration_stats.npz"
     gone.unlink()
     with pytest.raises(MissingArtifact, match=rf"{gone} is missing or a link; rebuild {source.name}") as caught:
         measure_gain(job, plan.run_id, plan.missing[0])

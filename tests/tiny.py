@@ -6,6 +6,7 @@ torch is imported where a model is made: processes that only need a config start
 import copy
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ import yaml
 
 from avalanche_llm.config import Overrides, merge
 from avalanche_llm.io.artifacts import RECORD_NAME, read_record
+from avalanche_llm.io.files import json_bytes
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.phases.job import Job, JobRequest
 from avalanche_llm.stages import stages
@@ -162,17 +164,47 @@ def events_of(folder: Path) -> list[Mapping[str, Any]]:
     return [json.loads(line) for line in (folder / "logs" / "events.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def rewritten(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
-    """Change an artifact of a complete run and its hash on record, as if the run had measured that."""
+def copied(runs: Path, folder: Path, *tags: str) -> Path:
+    """A runs folder of our own with the runs of these tags, all without; writable, so that it can be changed without being root."""
+    for source in sorted(runs.iterdir()):
+        if not tags or source.name.split("_")[1] in tags:
+            shutil.copytree(source, folder / source.name)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return folder
+
+
+def flip_a_byte(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the record of a run in a copy of our own."""
     record = json.loads((folder / RECORD_NAME).read_bytes())
-    relative = record["artifacts"][name]
+    change(record)
+    (folder / RECORD_NAME).write_bytes(json_bytes(record))
+
+
+def rewritten(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Change an artifact of a complete run and its hash on record, as if the run had measured that; in a copy of our own."""
+    relative = read_record(folder)["artifacts"][name]
     data = change((folder / relative).read_bytes())
-    (entry,) = (entry for entry in record["artifact_index"] if entry["relative_path"] == relative)
-    entry |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    for path, content in ((folder / relative, data), (folder / RECORD_NAME, json.dumps(record).encode())):
-        path.parent.chmod(0o755)
-        path.chmod(0o644)
-        path.write_bytes(content)
+    (folder / relative).write_bytes(data)
+    rehashed(folder, relative)
+
+
+def rehashed(folder: Path, relative: str) -> None:
+    """Put the present hash of an artifact on record, as one who covers a change would."""
+    data = (folder / relative).read_bytes()
+
+    def change(record: dict[str, Any]) -> None:
+        (entry,) = (entry for entry in record["artifact_index"] if entry["relative_path"] == relative)
+        entry |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+    edited(folder, change)
 
 
 def choosing(gains: list[float]) -> Callable[[bytes], bytes]:
