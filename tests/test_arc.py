@@ -82,8 +82,7 @@ def table(runs: Path) -> pd.DataFrame:
 
 
 def outputs(runs: Path) -> dict[str, str]:
-    hashes = tiny.file_hashes(folder_of(runs))
-    return {name: value for name, value in hashes.items() if name.split("/")[0] in ("results", "figs", "tables")}
+    return tiny.outputs(folder_of(runs))
 
 
 def test_every_distinct_gain_asks_each_question_once_in_both_forms(evaluated: tuple[Path, int]) -> None:

@@ -1,8 +1,6 @@
 """Phase 6 on data set B with the tiny model: the thresholds of A on the text of B, pairs, resumption, and what it costs."""
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 import torch
+from naive import Naive, grid_table, rows_of, stats_of, v_of
 from PIL import Image
 
 from avalanche_llm import datasets
@@ -23,8 +22,7 @@ from avalanche_llm.io.hashing import sha256_file
 from avalanche_llm.metrics.branching import branching, branching_sums
 from avalanche_llm.metrics.likelihood import SequenceNll
 from avalanche_llm.metrics.stats import bootstrap_weights
-from avalanche_llm.model.gain import GainPlan
-from avalanche_llm.model.hooks import ReadInput, ScaleOutput
+from avalanche_llm.model.hooks import ScaleOutput
 from avalanche_llm.phases import context, generalize_passes
 from avalanche_llm.phases.calibrate import calibrate
 from avalanche_llm.phases.gain_grid import gain_grid
@@ -50,27 +48,12 @@ def upstream(pipeline: Path, runs: Path, gains: list[float] = CHOSEN) -> Path:
     return runs
 
 
-@contextmanager
-def counted(job: Job) -> Iterator[list[int]]:
-    """The batch size of every decoder call inside."""
-    sizes: list[int] = []
-
-    def count(module: Any, arguments: Any, keywords: Any) -> None:
-        sizes.append(len(keywords["input_ids"]))
-
-    handle = tiny.model_of(job).decoder.register_forward_pre_hook(count, with_kwargs=True)
-    try:
-        yield sizes
-    finally:
-        handle.remove()
-
-
 @pytest.fixture(scope="module")
 def generalized(pipeline: Path, config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """A runs folder with phase 6 on B complete, and how many windows it sent through the model. Read only."""
     runs = upstream(pipeline, tmp_path_factory.mktemp("generalized") / "runs")
     job = tiny.job_of(config, runs)
-    with counted(job) as sizes:
+    with tiny.counted_windows(job) as sizes:
         generalize(job)
     return runs, sum(sizes)
 
@@ -84,35 +67,20 @@ def table(runs: Path) -> pd.DataFrame:
 
 
 def outputs(runs: Path) -> dict[str, str]:
-    hashes = tiny.file_hashes(tiny.run_of(runs, "S06B"))
-    return {name: value for name, value in hashes.items() if name.split("/")[0] in ("results", "figs", "tables")}
-
-
-def whole_z(job: Job, runs: Path, windows: np.ndarray, gain: float) -> np.ndarray:
-    """z [seq, layer, token, unit] by the statistics of phase 1, every activation kept."""
-    model, stats = tiny.model_of(job), np.load(tiny.run_of(runs, "S01") / "results" / "calibration_stats.npz")
-    u: dict[int, torch.Tensor] = {}
-    plan = GainPlan.uniform("MLP", gain, model.n_layers)
-    with torch.inference_mode(), ScaleOutput(model.modules("mlp"), plan.gains), ReadInput(model.modules("down"), u.__setitem__):
-        model.decoder(input_ids=torch.from_numpy(windows), use_cache=False)
-    stacked = torch.stack([u[layer] for layer in range(model.n_layers)], dim=1).numpy()
-    scale = stats["sigma"] + np.float32(job.settings.events.eps)
-    return (stacked - stats["mu"][None, :, None]) / scale[None, :, None]
+    return tiny.outputs(tiny.run_of(runs, "S06B"))
 
 
 def test_generalize_applies_the_thresholds_of_a_to_the_text_of_b(generalized: tuple[Path, int], config: Path) -> None:
     runs, _ = generalized
     job = tiny.job_of(config, runs)
-    taus = pd.read_parquet(tiny.run_of(runs, "S02") / "results" / "tau_rate_matched.parquet")
     windows = windows_of_b(job)
+    long_way, taus = Naive.of(job, windows), grid_table(runs, "tau_rate_matched")
     rows = result(runs, "metrics")
     assert len(rows) == 2 * len(CHOSEN)
     for row in rows.to_dict("records"):
-        z = whole_z(job, runs, windows, row["g"])
-        v = np.abs(z) if row["spike_def_id"] == "SPIKE_TWO_SIDED_ABS" else z
-        same = (taus["spike_def_id"] == row["spike_def_id"]) & (taus["target_rate"] == row["target_rate"]) & (taus["g"] == row["g"])
-        of_row = taus[same].sort_values("layer")
-        counts = (v > of_row["tau"].to_numpy()[None, :, None, None]).sum(axis=-1)
+        of_row = rows_of(taus, (row["spike_def_id"], row["target_rate"], row["g"])).sort_values("layer")
+        v = v_of(long_way.z(row["g"], *stats_of(runs)), row["spike_def_id"])
+        counts = (v > of_row["tau"].to_numpy()[:, None, None, None]).sum(axis=-1).transpose(1, 0, 2)  # seq, layer, token
         found = branching(branching_sums((counts > 0).astype(np.uint8)))
         assert (row["n_events"], row["b_tot"], row["delta_b_tot"]) == (counts.sum(), found.b_tot, found.delta_b_tot)
         achieved = counts.sum(axis=(0, 2)) / (windows.size * tiny.D_FF)
@@ -271,7 +239,7 @@ def test_a_resumed_run_skips_gains_that_have_both_parts_and_ends_in_the_same_byt
         part = folder / "cache" / lost
         part.write_bytes(part.read_bytes()[:50])
     resumed = tiny.job_of(config, other, allow_resume=True)
-    with counted(resumed) as sizes:
+    with tiny.counted_windows(resumed) as sizes:
         generalize(resumed)
     assert sum(sizes) == (len(GAINS) - 2 + bool(lost)) * N_EVAL
     assert outputs(other) == outputs(generalized[0])

@@ -21,12 +21,14 @@ from avalanche_llm.io.artifacts import RECORD_NAME, read_record
 from avalanche_llm.io.files import json_bytes
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.phases.job import Job, JobRequest
+from avalanche_llm.settings_sources import HookNames, ModelChoice
 from avalanche_llm.stages import stages
 
 REPO = Path(__file__).resolve().parents[1]
 SHIPPED = {"A": "data/jargon.txt", "B": "data/devil.txt", "ARC_MCQ": "data/arc_demo.jsonl"}
 """By name, which the program resolves in every folder: the windows of a text are drawn by its name, not by where the checkout lies."""
 TEXT, OTHER_TEXT, QUESTIONS = (REPO / name for name in SHIPPED.values())
+DEMO_MODEL = REPO / "models" / "SmolLM2-135M-Instruct"
 GAINS = [0.8, 1.0, 1.1, 1.3]
 RATES = [2e-3, 8e-3]
 N_LAYERS, D_FF, SEQ_LEN, N_WINDOWS, BATCH = 3, 64, 64, 16, 4
@@ -72,6 +74,23 @@ def llama(*, seed: int = 0) -> Any:
     return LlamaForCausalLM(config).eval()
 
 
+GEMMA2_HOOKS = HookNames(
+    layers="layers", mlp="post_feedforward_layernorm", attn="post_attention_layernorm", down="mlp.down_proj"
+)
+"""By name, as a config does for a family that the table does not hold: what a layer adds comes out of its norms."""
+
+
+def gemma2() -> Any:
+    """A model that caps its logits, tanh(logits / cap) * cap, and looks through a window of 64 tokens in every other layer."""
+    import torch
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8, "initializer_range": 0.5}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 64, "max_position_embeddings": 128}
+    return Gemma2ForCausalLM(Gemma2Config(vocab_size=VOCABULARY, final_logit_softcapping=3.0, **sizes, **heads)).eval()
+
+
 def codegen(*, seed: int = 0) -> Any:
     """A model type that the table of families does not hold."""
     import torch
@@ -90,6 +109,13 @@ def save_model(model: Any, folder: Path) -> Path:
     model.save_pretrained(folder)
     save_tokenizer(folder)
     return folder
+
+
+def loaded(folder: Path, hooks: HookNames | None = None, dtype: str = "fp32") -> Any:
+    """A checkpoint as the phases load it, on the CPU."""
+    from avalanche_llm.model.loader import load_model
+
+    return load_model(ModelChoice(hf_id=str(folder), hooks=hooks), role="INSTRUCT", device="cpu", dtype=dtype)
 
 
 def values(model: Path, **changes: Any) -> dict[str, Any]:
@@ -159,6 +185,11 @@ def result_hashes(folder: Path) -> dict[str, str]:
     return found
 
 
+def outputs(folder: Path) -> dict[str, str]:
+    """sha256 of everything that a run is made for: results, figures and tables."""
+    return {name: digest for name, digest in file_hashes(folder).items() if name.split("/")[0] in ("results", "figs", "tables")}
+
+
 def events_of(folder: Path) -> list[Mapping[str, Any]]:
     """The lines of a run's event log."""
     return [json.loads(line) for line in (folder / "logs" / "events.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -225,6 +256,19 @@ def model_of(job: Job) -> Any:
 
     where = job.settings.run
     return context._loaded(job.settings.model, where.model_role, where.device, where.dtype)
+
+
+@contextmanager
+def counted_windows(job: Job) -> Iterator[list[int]]:
+    """How many windows each pass over the job's model takes that is made inside."""
+    sizes: list[int] = []
+    count = model_of(job).decoder.register_forward_pre_hook(
+        lambda module, arguments, keywords: sizes.append(len(keywords["input_ids"])), with_kwargs=True
+    )
+    try:
+        yield sizes
+    finally:
+        count.remove()
 
 
 @contextmanager
