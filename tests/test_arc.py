@@ -96,7 +96,7 @@ def test_every_distinct_gain_asks_each_question_once_in_both_forms(evaluated: tu
     assert [line["payload"]["g"] for line in log if line["event_type"] == "gain_measured"] == GAINS
 
 
-def test_answers_are_those_of_a_loop_over_single_choices(evaluated: tuple[Path, int], config: Path, model_folder: Path) -> None:
+def test_answers_are_those_of_a_loop_over_single_choices(evaluated: tuple[Path, int], config: Path) -> None:
     """Text to score with nothing of the pipeline but the prompt: the plain model, one choice at a time."""
     runs, _ = evaluated
     job = tiny.job_of(config, runs)
@@ -190,7 +190,7 @@ def test_tables_of_a_complete_run_need_no_model_and_give_the_same_bytes(
 
 
 def test_tied_choices_count_as_the_first_and_are_told(
-    evaluated: tuple[Path, int], pipeline: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         arc_scores,

@@ -26,7 +26,6 @@ from avalanche_llm.settings import parse_settings
 from avalanche_llm.suggest import nearest
 
 RUN = "RUN_S07_0123456789ab"
-ESCAPE = "\x1b["
 
 
 # --- help and examples

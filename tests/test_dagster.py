@@ -119,11 +119,16 @@ def test_materialization_in_process_records_every_artifact_and_passes_its_checks
     same_artifacts(runs, pipeline)
 
 
+def recorded_run(recorded: dg.DagsterInstance, command: str, runs: Path) -> dg.DagsterRun:
+    """The one run of a command that succeeded on a runs folder."""
+    found = recorded.get_runs(RunsFilter(job_name=command, statuses=[DagsterRunStatus.SUCCESS]))
+    (run,) = (run for run in found if run.run_config["resources"]["instrument"]["config"]["runs_dir"] == str(runs))
+    return run
+
+
 def test_the_grid_is_a_graph_with_one_mapped_step_a_gain(pipeline: Path) -> None:
     with dg.DagsterInstance.get() as recorded:
-        runs = recorded.get_runs(RunsFilter(job_name="phase2_gain_grid", statuses=[DagsterRunStatus.SUCCESS]))
-        of_pipeline = [run for run in runs if run.run_config["resources"]["instrument"]["config"]["runs_dir"] == str(pipeline)]
-        (run,) = of_pipeline
+        run = recorded_run(recorded, "phase2_gain_grid", pipeline)
         steps = sorted(stats.step_key for stats in recorded.get_run_step_stats(run.run_id))
     mapped = [f"measure_gain[g_{str(gain).replace('.', '_')}]" for gain in tiny.GAINS]
     assert [step.split(".", 1)[1] for step in steps] == sorted(["plan_gains", "publish_grid", *mapped])
@@ -132,11 +137,11 @@ def test_the_grid_is_a_graph_with_one_mapped_step_a_gain(pipeline: Path) -> None
 def test_runs_of_the_command_line_are_recorded_under_its_name(pipeline: Path) -> None:
     with dg.DagsterInstance.get() as recorded:
         for stage in MEASURED:
-            found = recorded.get_runs(RunsFilter(job_name=stage.command, statuses=[DagsterRunStatus.SUCCESS]))
-            assert any(run.tags["dagster/partition"] == "INSTRUCT" for run in found)
-            for name in stage.artifacts:
-                event = recorded.get_latest_materialization_event(asset_key(stage, name))
-                assert event is not None
+            run = recorded_run(recorded, stage.command, pipeline)
+            assert run.tags["dagster/partition"] == "INSTRUCT"
+            entries = recorded.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+            made = {entry.dagster_event.asset_key for entry in entries if entry.dagster_event is not None}
+            assert made == {asset_key(stage, name) for name in stage.artifacts}
 
 
 def test_dagster_asset_materialize_gives_the_artifacts_of_the_command_line(config: Path, pipeline: Path, tmp_path: Path) -> None:
