@@ -212,10 +212,10 @@ def test_an_unfinished_run_is_incomplete(tmp_path: Path, verify: Verify) -> None
 # --- what was changed
 
 
-def test_a_flipped_byte_in_any_artifact_is_named_and_nothing_else(runs: Path, verify: Verify) -> None:
-    touched = 0
+def test_a_flipped_byte_is_named_and_nothing_else(runs: Path, verify: Verify) -> None:
+    """An artifact and the config of every run; every other artifact alone: test_tampering.py."""
     for folder in sorted(runs.glob("RUN_*")):
-        for relative in [*read_record(folder)["artifacts"].values(), "config_resolved.yaml"]:
+        for relative in (next(iter(read_record(folder)["artifacts"].values())), "config_resolved.yaml"):
             path = folder / relative
             whole = path.read_bytes()
             tiny.flip_a_byte(path)
@@ -227,8 +227,6 @@ def test_a_flipped_byte_in_any_artifact_is_named_and_nothing_else(runs: Path, ve
             assert re.fullmatch(rf"{re.escape(relative)} changed since it was recorded \(sha256 [0-9a-f]{{12}}, expected [0-9a-f]{{12}}\)", said.lines[folder.name][0])
             assert {run_id for run_id, status in said.status.items() if status == "changed"} == below(runs, folder.name) | {folder.name}
             assert len(said.problems("sha256")) == 1
-            touched += 1
-    assert touched > 60
     assert verify(runs, SHORT).code == 0
 
 
