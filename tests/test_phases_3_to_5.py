@@ -176,18 +176,10 @@ def test_signatures_have_a_verdict_for_every_cell(analysed: tuple[Path, dict[str
     assert all(isinstance(verdict["agrees"], bool) and verdict["sentence"].endswith(".") for verdict in verdicts)
 
 
-def test_second_analysis_of_the_same_upstream_is_byte_identical(analysed: tuple[Path, dict[str, int]], config: Path, tmp_path: Path) -> None:
-    runs, _ = analysed
-    other = tiny.copied(runs, tmp_path / "elsewhere", *BEFORE)
-    analyze(tiny.job_of(config, other))
-    first, second = (tiny.outputs(tiny.run_of(folder, "S05")) for folder in (runs, other))
-    assert len(first) == 5 + 2 * 4 + 2 * 9
-    assert first == second
-
-
-def test_interrupted_analysis_resumes_where_it_stopped(
+def test_interrupted_analysis_of_the_same_upstream_resumes_where_it_stopped_and_ends_in_the_same_bytes(
     analysed: tuple[Path, dict[str, int]], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Measured anew in another folder, and exported in a second attempt: no byte is another."""
     runs, windows = analysed
     other = tiny.copied(runs, tmp_path / "resumed", *BEFORE)
     job = tiny.job_of(config, other)
@@ -201,7 +193,9 @@ def test_interrupted_analysis_resumes_where_it_stopped(
     with tiny.counted_windows(resumed) as after:
         analyze(resumed)
     assert sum(after) == 0
-    assert tiny.file_hashes(tiny.run_of(other, "S05") / "tables") == tiny.file_hashes(tiny.run_of(runs, "S05") / "tables")
+    first, second = (tiny.outputs(tiny.run_of(folder, "S05")) for folder in (runs, other))
+    assert len(first) == 5 + 2 * 4 + 2 * 9
+    assert first == second
 
 
 def test_changed_upstream_raster_stops_the_analysis(analysed: tuple[Path, dict[str, int]], config: Path, tmp_path: Path) -> None:
