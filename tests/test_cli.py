@@ -133,13 +133,6 @@ def test_every_command_takes_the_common_arguments_with_the_contracted_defaults(c
     assert request.overrides == Overrides(model_role="BASE", data_a="x", model_id="m")
 
 
-@pytest.mark.parametrize(
-    ("word", "expected"), [("true", True), ("1", True), ("yes", True), ("False", False), ("0", False), ("no", False)]
-)
-def test_flags_take_a_boolean(word: str, expected: bool) -> None:
-    assert build_parser().parse_args(["phase1_calibrate", "--allow_resume", word]).allow_resume is expected
-
-
 def test_phase_specific_arguments_become_overrides() -> None:
     arguments = ["--arc_split", "validation", "--arc_config", "ARC-Easy"]
     assert make_request(build_parser().parse_args(["phase6_arc_mcq_eval", *arguments])).overrides == Overrides(
