@@ -21,6 +21,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from avalanche_llm.io.files import read_npz
+
 PHASES: Final = ("phase1_calibrate", "phase2_gain_grid", "phase2_select_gstar", "phase3_extract_rasters")
 PROCESS: Final = """
 import sys
@@ -93,7 +95,7 @@ def run_case(case: Case, config: Mapping[str, Any], folder: Path, phases: Sequen
 
 def compare(first: Mapping[str, Path], other: Mapping[str, Path]) -> Difference:
     """How the artifacts of two cases differ."""
-    stats = [np.load(runs["S01"] / "results" / "calibration_stats.npz") for runs in (first, other)]
+    stats = [read_npz(runs["S01"] / "results" / "calibration_stats.npz", {"mu": 2, "sigma": 2}) for runs in (first, other)]
     relative = max(
         float((np.abs(stats[0][name] - stats[1][name]) / (np.abs(stats[0][name]) + stats[0]["sigma"])).max())
         for name in ("mu", "sigma")
@@ -107,7 +109,7 @@ def compare(first: Mapping[str, Path], other: Mapping[str, Path]) -> Difference:
         )
         for runs in (first, other)
     ]
-    rasters = [np.load(runs["S03"] / "results" / "rasters_token_layer.npz")["X"] for runs in (first, other)]
+    rasters = [read_npz(runs["S03"] / "results" / "rasters_token_layer.npz", {"X": 4})["X"] for runs in (first, other)]
     chosen = [
         [row["gstar"] for row in json.loads((runs["S02B"] / "results" / "gstar.json").read_bytes())["selections"]]
         for runs in (first, other)

@@ -16,7 +16,7 @@ from avalanche_llm.phases.paper_export import export_paper
 from avalanche_llm.phases.run_nulls import run_nulls
 from avalanche_llm.phases.select_gstar import select_gstar
 
-STEPS: tuple[Callable[[Job], str], ...] = (
+BEFORE_THE_PAPER: tuple[Callable[[Job], str], ...] = (
     calibrate,
     gain_grid,
     select_gstar,
@@ -25,7 +25,6 @@ STEPS: tuple[Callable[[Job], str], ...] = (
     analyze,
     generalize,
     evaluate_arc,
-    export_paper,
 )
 EVIL_TOKEN = "<b><script>alert('token')</script>"
 EVIL_MODEL = "<script>alert('model')</script>"
@@ -59,6 +58,6 @@ def measured(folder: Path) -> Job:
     text = hostile_text(folder / "text.txt")
     config = tiny.write_config(folder / "tiny.yaml", hostile_model(folder), datasets__A__hf_id=str(text))
     job = tiny.job_of(config, folder / "runs")
-    for step in STEPS:
+    for step in (*BEFORE_THE_PAPER, export_paper):
         step(job)
     return job

@@ -1,6 +1,5 @@
 """Complete runs of every stage with a few bytes an artifact, made by the run store itself: what only reads records and files."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,18 +33,3 @@ def every_run(runs: Path) -> Path:
     for stage in PAPER_AND_ABOVE:
         begun_run(job, stage).complete()
     return runs
-
-
-def copied(runs: Path, folder: Path) -> Path:
-    """The same runs elsewhere, writable."""
-    shutil.copytree(runs, folder)
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return folder
-
-
-def flip_a_byte(path: Path) -> None:
-    """Change one bit in the middle of a file."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,9 +38,8 @@ N = tiny.N_QUESTIONS
 
 def upstream(pipeline: Path, runs: Path, gains: list[float] = CHOSEN) -> Path:
     """A runs folder of our own with the selection alone, made to have chosen these g*."""
-    folder = runs / tiny.run_of(pipeline, "S02B").name
-    shutil.copytree(tiny.run_of(pipeline, "S02B"), folder)
-    tiny.rewritten(folder, "gstar", tiny.choosing(gains))
+    tiny.copied(pipeline, runs, "S02B")
+    tiny.rewritten(tiny.run_of(runs, "S02B"), "gstar", tiny.choosing(gains))
     return runs
 
 
@@ -84,8 +82,7 @@ def table(runs: Path) -> pd.DataFrame:
 
 
 def outputs(runs: Path) -> dict[str, str]:
-    hashes = tiny.file_hashes(folder_of(runs))
-    return {name: value for name, value in hashes.items() if name.split("/")[0] in ("results", "figs", "tables")}
+    return tiny.outputs(folder_of(runs))
 
 
 def test_every_distinct_gain_asks_each_question_once_in_both_forms(evaluated: tuple[Path, int]) -> None:
@@ -99,7 +96,7 @@ def test_every_distinct_gain_asks_each_question_once_in_both_forms(evaluated: tu
     assert [line["payload"]["g"] for line in log if line["event_type"] == "gain_measured"] == GAINS
 
 
-def test_answers_are_those_of_a_loop_over_single_choices(evaluated: tuple[Path, int], config: Path, model_folder: Path) -> None:
+def test_answers_are_those_of_a_loop_over_single_choices(evaluated: tuple[Path, int], config: Path) -> None:
     """Text to score with nothing of the pipeline but the prompt: the plain model, one choice at a time."""
     runs, _ = evaluated
     job = tiny.job_of(config, runs)
@@ -193,7 +190,7 @@ def test_tables_of_a_complete_run_need_no_model_and_give_the_same_bytes(
 
 
 def test_tied_choices_count_as_the_first_and_are_told(
-    evaluated: tuple[Path, int], pipeline: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         arc_scores,

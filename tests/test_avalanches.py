@@ -1,10 +1,8 @@
 """Avalanche table: hand-drawn rasters, and a plain flood fill as the second opinion."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import hypothesis.extra.numpy as arrays
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,15 +20,6 @@ STEPS = {
     "ADJ_4N": [(0, 1), (1, 0), (0, -1), (-1, 0)],
     "ADJ_8N": [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)],
 }
-
-
-@pytest.fixture
-def unannotated() -> Iterator[None]:
-    """Let arrays of the wrong shape past the annotations, so that the function's own check answers."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def measure(
@@ -83,7 +72,7 @@ def test_avalanches_sees_an_inner_component_away_from_the_border() -> None:
     assert rows(measure(counts)) == [(0, 7, 1, 1, 1, 1, 1, 1, 1, 0)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(COUNTS, st.sampled_from(sorted(STEPS)))
 def test_avalanches_agrees_with_a_plain_flood_fill(counts: np.ndarray, adjacency_id: str) -> None:
     before = counts.copy()

@@ -1,11 +1,9 @@
 """Branching: plain loops and full enumerations of both nulls as second opinions, and independent sites."""
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import fields
 
 import hypothesis.extra.numpy as arrays
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -28,15 +26,6 @@ RASTERS = arrays.arrays(
     st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 6)),
     elements=st.sampled_from([0, 0, 1, 1]),
 )
-
-
-@pytest.fixture
-def unannotated() -> Iterator[None]:
-    """Let arrays of the wrong shape past the annotations, so that the function's own check answers."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def random_raster(shape: tuple[int, ...], p: float, seed: int) -> np.ndarray:
@@ -72,7 +61,7 @@ def values(result: Branching | BranchingSums) -> dict[str, np.ndarray]:
     return {field.name: getattr(result, field.name) for field in fields(result)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(RASTERS)
 def test_branching_sums_count_what_a_plain_loop_counts(occupancy: np.ndarray) -> None:
     before = occupancy.copy()
@@ -128,7 +117,7 @@ def test_branching_pools_sequences_and_does_not_average_ratios() -> None:
     assert branching(branching_sums(occupancy)).b_time == pytest.approx(4 / 6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(RASTERS)
 def test_branching_total_and_excess_are_sum_and_difference(occupancy: np.ndarray) -> None:
     found = branching(branching_sums(occupancy))

@@ -1,7 +1,6 @@
 """The run catalogue: what is listed, what a run is said to have found, and what it says of what is not there."""
 
 import io
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -18,8 +17,7 @@ from avalanche_llm.io.store import RunStore
 
 @pytest.fixture
 def store(pipeline: Path, tmp_path: Path) -> RunStore:
-    shutil.copytree(pipeline, tmp_path / "runs")
-    return RunStore(tmp_path / "runs")
+    return RunStore(tiny.copied(pipeline, tmp_path / "runs"))
 
 
 def printed(show: object, *arguments: object) -> str:
@@ -30,7 +28,6 @@ def printed(show: object, *arguments: object) -> str:
 
 def test_entries_hold_every_run_with_its_status(store: RunStore) -> None:
     damaged = tiny.run_of(store.root, "S02B")
-    (damaged / "run_record.json").chmod(0o644)
     (damaged / "run_record.json").write_bytes(b"{}")
     (store.root / "notes").mkdir()
     statuses = {entry.run_id.split("_")[1]: entry.status for entry in entries(store)}
@@ -45,7 +42,6 @@ def test_numbers_are_those_of_the_artifacts(store: RunStore) -> None:
     assert find(store, tiny.run_of(store.root, "S02B").name).numbers().startswith("g* ")
     calibrated = find(store, tiny.run_of(store.root, "S01").name).numbers()
     assert calibrated == f"2 definitions, 2 rates from {min(tiny.RATES):g} to {max(tiny.RATES):g}; 0 silent units"
-    grid.path("metrics").chmod(0o644)
     grid.path("metrics").write_bytes(b"no parquet")
     assert grid.numbers().startswith("unreadable: ")
 

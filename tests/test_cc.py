@@ -1,10 +1,8 @@
 """Connected components: drawn rasters, exact enumerations, the Euler identity, critical percolation."""
 
-from collections.abc import Iterator
 from fractions import Fraction
 
 import hypothesis.extra.numpy as arrays
-import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,15 +15,6 @@ BOTH = ("ADJ_4N", "ADJ_8N")
 RASTERS = arrays.arrays(
     np.uint8, st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 8)), elements=st.integers(0, 1)
 )
-
-
-@pytest.fixture
-def unannotated() -> Iterator[None]:
-    """Let arrays of the wrong shape past the annotations, so that the function's own check answers."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def every_raster(n_layers: int, n_tokens: int) -> np.ndarray:
@@ -71,7 +60,7 @@ def test_label_components_does_not_wrap_around_edges(adjacency_id: str) -> None:
     assert label_components(raster, adjacency_id).n == 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(RASTERS, st.sampled_from(BOTH))
 def test_label_components_numbers_by_first_site(raster: np.ndarray, adjacency_id: str) -> None:
     before = raster.copy()
@@ -115,7 +104,7 @@ def test_label_components_has_the_exact_mean_at_one_half(
         assert Fraction(label_components(rasters, adjacency_id).n, len(rasters)) == mean
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(RASTERS)
 def test_label_components_fulfils_the_euler_identity(raster: np.ndarray) -> None:
     padded = np.pad(raster, ((0, 0), (1, 1), (1, 1)))

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
-import small_runs
 import tiny
 
 from avalanche_dagster.checks import CHECKS, OF_ARTIFACT, check_specs, checks_of
@@ -38,7 +36,7 @@ def numbers(result: dg.AssetCheckResult) -> dict[str, Any]:
 @pytest.fixture
 def runs(materialized: Path, tmp_path: Path) -> Path:
     """Complete runs of our own, writable."""
-    return small_runs.copied(materialized / "runs", tmp_path / "runs")
+    return tiny.copied(materialized / "runs", tmp_path / "runs")
 
 
 def rows(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Change:
@@ -82,12 +80,6 @@ def nan_in_sigma(data: bytes) -> bytes:
     target = io.BytesIO()
     np.savez(target, **content)
     return target.getvalue()
-
-
-def recorded(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    record = json.loads((folder / RECORD_NAME).read_bytes())
-    change(record)
-    (folder / RECORD_NAME).write_text(json.dumps(record), encoding="utf-8")
 
 
 def test_an_honest_measurement_passes_every_check_that_blocks(materialized: Path) -> None:
@@ -156,10 +148,6 @@ def test_each_rate_match_fails_alone(runs: Path, command: str, values: dict[str,
     assert {name for name, result in found.items() if not result.passed} == {failed}
     assert numbers(found[failed])["outside"] == 1
     assert found[failed].severity == dg.AssetCheckSeverity.ERROR
-
-
-def without_first(key: str, count: int) -> Change:
-    return document(lambda content: content.__setitem__(key, content[key][count:]))
 
 
 SPOILED: list[tuple[str, str, str, Change]] = [
@@ -236,7 +224,7 @@ def test_slices_disjoint_fails_for_one_shared_window(runs: Path) -> None:
     def share(record: dict[str, Any]) -> None:
         record["dataset"]["A_RASTERS"]["chunk_index"][0] = calibration[0]
 
-    recorded(tiny.run_of(runs, "S03"), share)
+    tiny.edited(tiny.run_of(runs, "S03"), share)
     found = verdicts(runs, "phase3_extract_rasters", "rasters_token_layer")
     assert {name for name, result in found.items() if not result.passed} == {"slices_disjoint"}
     assert numbers(found["slices_disjoint"])["in_both"] == 1
@@ -250,7 +238,7 @@ def test_hook_match_fails_beyond_its_tolerance_and_warns_where_nothing_was_compa
     runs: Path, layers: int | None, largest: float | None, severity: dg.AssetCheckSeverity
 ) -> None:
     found = {"hook_layers_compared": layers, "hook_largest_difference": largest}
-    recorded(tiny.run_of(runs, "S01"), lambda record: record["model"].update(found))
+    tiny.edited(tiny.run_of(runs, "S01"), lambda record: record["model"].update(found))
     found = verdicts(runs, "phase1_calibrate", "calibration_stats")
     assert {name for name, result in found.items() if not result.passed} == {"hook_match"}
     assert found["hook_match"].severity == severity
@@ -277,8 +265,7 @@ def test_a_failed_check_that_blocks_stops_the_phase_after_it(
     config: Path, pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the platform: the grid is complete, its check fails, and g* is not chosen."""
-    runs = tmp_path / "runs"
-    shutil.copytree(pipeline, runs, ignore=shutil.ignore_patterns("RUN_S02*"))
+    runs = tiny.copied(pipeline, tmp_path / "runs", "S01")
     from avalanche_dagster import measures
 
     def beyond(run: Upstream, name: str) -> measures.Measured:

@@ -15,37 +15,22 @@ from test_families import CASES, causal_model
 from avalanche_llm.errors import ConfigError, DataError
 from avalanche_llm.model.choices import Prompted, encode_questions, score_choices
 from avalanche_llm.model.gain import GainPlan
-from avalanche_llm.model.loader import LoadedModel, load_model
+from avalanche_llm.model.loader import LoadedModel
 from avalanche_llm.questions import Question
-from avalanche_llm.settings_sources import HookNames, ModelChoice
 
-GEMMA_HOOKS = HookNames(
-    layers="layers", mlp="post_feedforward_layernorm", attn="post_attention_layernorm", down="mlp.down_proj"
-)
 LETTERS = Question("Q1", "Which one swims?", ("A", "B", "C"), ("a stone", "a big fish", "a cloud"), 1)
 NUMBERS = Question("Q2", "How many legs has a very long table with a bench?", tuple("12345"), tuple("vwxyz"), 0)
 CHAT = "{% for m in messages %}<|end|>{{ m.role }}\n{{ m.content }}{% endfor %}{% if add_generation_prompt %}<|end|>\nreply:{% endif %}"
 
 
-def loaded(folder: Path, hooks: HookNames | None = None) -> LoadedModel:
-    return load_model(ModelChoice(hf_id=str(folder), hooks=hooks), role="INSTRUCT", device="cpu", dtype="fp32")
-
-
 @pytest.fixture(scope="module")
 def llama(model_folder: Path) -> LoadedModel:
-    return loaded(model_folder)
+    return tiny.loaded(model_folder)
 
 
 @pytest.fixture(scope="module")
 def gemma(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    """Capped logits, and a sliding window in every other layer."""
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    torch.manual_seed(1)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8, "initializer_range": 0.5}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 64, "max_position_embeddings": 128}
-    model = Gemma2ForCausalLM(Gemma2Config(vocab_size=tiny.VOCABULARY, final_logit_softcapping=3.0, **sizes, **heads))
-    return loaded(tiny.save_model(model.eval(), tmp_path_factory.mktemp("gemma2")), GEMMA_HOOKS)
+    return tiny.loaded(tiny.save_model(tiny.gemma2(), tmp_path_factory.mktemp("gemma2")), tiny.GEMMA2_HOOKS)
 
 
 def drawn(seed: int, n_questions: int = 7) -> list[Prompted]:
@@ -109,14 +94,14 @@ def test_score_choices_equals_a_loop_over_single_choices(family: str, request: p
 @pytest.mark.parametrize("name", CASES)
 def test_score_choices_equals_the_loop_in_every_family(name: str, tmp_path: Path) -> None:
     """Learned, rotary and relative positions, sliding windows, scaled logits: padding and the shared cache move none of them."""
-    model = loaded(tiny.save_model(causal_model(CASES[name].model_type, CASES[name].config), tmp_path))
+    model = tiny.loaded(tiny.save_model(causal_model(CASES[name].model_type, CASES[name].config), tmp_path))
     questions = drawn(8, 5)
     np.testing.assert_allclose(scores(model, questions), one_by_one(model.causal, questions), atol=3e-5, rtol=0)
 
 
 def test_score_choices_equals_the_loop_at_a_gain_that_is_in_the_weights(llama: LoadedModel, model_folder: Path) -> None:
     """The gain scales what the MLP adds, in the prompt and in the choice: the same as scaling its last projection."""
-    scaled = loaded(model_folder).causal
+    scaled = tiny.loaded(model_folder).causal
     for layer in scaled.base_model.layers:
         layer.mlp.down_proj.weight.data *= 1.3
     questions = drawn(2)
@@ -172,7 +157,7 @@ def test_labels_of_one_token_take_one_forward_a_batch(llama: LoadedModel) -> Non
 
 
 def test_score_choices_stops_at_a_score_that_is_not_finite(model_folder: Path) -> None:
-    broken = loaded(model_folder)
+    broken = tiny.loaded(model_folder)
     broken.causal.get_output_embeddings().weight.data[3] = float("nan")
     with pytest.raises(DataError, match=r"question Q\d: log-probabilities became NaN or infinite at gain 1\.1; use --dtype fp32"):
         scores(broken, drawn(7), gain=1.1)
@@ -195,7 +180,7 @@ def test_encode_questions_splits_prompt_and_choice(llama: LoadedModel) -> None:
 
 
 def test_encode_questions_in_a_chat_is_the_users_turn_and_the_reply_has_no_space(model_folder: Path) -> None:
-    model = loaded(model_folder)
+    model = tiny.loaded(model_folder)
     model.tokenizer.chat_template = CHAT
     encoded = encode_questions(model, [LETTERS], chat_template=True)
     decode = model.tokenizer.decode

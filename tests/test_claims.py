@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from small_runs import begun_run
 
 from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.io.store import RunStore, Upstream
@@ -20,6 +21,8 @@ from avalanche_llm.paper.rows import Column, rows_of
 from avalanche_llm.paper.rules import above, no_worse, preferred
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.paper_export import twin_runs
+from avalanche_llm.phases.select_gstar import select_gstar
+from avalanche_llm.stages import stages
 
 ORIGIN = Origin("RUN_S05_000000000000", "PHASE5_ANALYZE_AND_EXPORT", "T01_SUMMARY_parquet", "tables/t.parquet", "0" * 64)
 CELLS = [("SPIKE_ONE_SIDED_POS", 1e-4), ("SPIKE_TWO_SIDED_ABS", 1e-4)]
@@ -197,11 +200,7 @@ def test_runs_behind_follows_the_records(config: Path, pipeline: Path) -> None:
 
 
 def test_runs_behind_refuses_two_runs_of_one_phase(config: Path, pipeline: Path, tmp_path: Path) -> None:
-    from small_runs import copied
-
-    from avalanche_llm.phases.select_gstar import select_gstar
-
-    job = tiny.job_of(config, copied(pipeline, tmp_path / "runs"), run_id_mode="timestamp_counter")
+    job = tiny.job_of(config, tiny.copied(pipeline, tmp_path / "runs"), run_id_mode="timestamp_counter")
     first = job.upstream("PHASE2_SELECT_GSTAR")
     second = job.store.get(select_gstar(job))
     with pytest.raises(MissingArtifact, match=r"both lie behind this paper as PHASE2_SELECT_GSTAR"):
@@ -210,10 +209,6 @@ def test_runs_behind_refuses_two_runs_of_one_phase(config: Path, pipeline: Path,
 
 def test_twin_runs_are_intact_and_an_ambiguous_twin_is_not_unmeasured(tmp_path: Path) -> None:
     """Two complete analyses of the other role fit: which one is meant has to be said, it is not "only one was measured"."""
-    from small_runs import begun_run, copied, flip_a_byte
-
-    from avalanche_llm.stages import stages
-
     config = tiny.write_config(tmp_path / "c.yaml", tmp_path / "a", models__BASE={"hf_id": str(tmp_path / "b")})
     runs = tmp_path / "runs"
     needs = stages()["PHASE7_PAPER_EXPORT"].needs
@@ -227,8 +222,8 @@ def test_twin_runs_are_intact_and_an_ambiguous_twin_is_not_unmeasured(tmp_path: 
     assert twin_runs(own, needs) == []  # without its analysis there is nothing to put beside INSTRUCT
     begun_run(base, stages()["PHASE5_ANALYZE_AND_EXPORT"]).complete()
     assert [run.phase_id for run in twin_runs(own, needs)] == ["PHASE5_ANALYZE_AND_EXPORT", "PHASE6_GENERALIZE_B_METRICS"]
-    other = copied(runs, tmp_path / "damaged")
-    flip_a_byte(tiny.run_of(other, "S01") / "results" / "calibration_stats.npz")
+    other = tiny.copied(runs, tmp_path / "damaged")
+    tiny.flip_a_byte(tiny.run_of(other, "S01") / "results" / "calibration_stats.npz")
     with pytest.raises(MissingArtifact, match=r"RUN_S01_\w+ is changed: results/calibration_stats\.npz changed"):
         twin_runs(replace(own, store=RunStore(other)), needs)
     begun_run(replace(base, run_id_mode="timestamp_counter"), stages()["PHASE5_ANALYZE_AND_EXPORT"]).complete()

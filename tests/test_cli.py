@@ -73,7 +73,7 @@ def runs(tmp_path: Path) -> Path:
 @pytest.fixture
 def copied(pipeline: Path, runs: Path) -> Path:
     """A runs folder of our own with phases 1 and 2 complete."""
-    return Path(shutil.copytree(pipeline, runs))
+    return tiny.copied(pipeline, runs)
 
 
 def no_complete_run(runs: Path, *tags: str) -> bool:
@@ -86,7 +86,7 @@ def at(config: Path, runs: Path) -> list[str]:
 
 def process(*arguments: object) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "avalanche_llm", *map(str, arguments)]
-    return subprocess.run(command, cwd=tiny.REPO, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=tiny.REPO, capture_output=True, text=True, timeout=600, check=False)
 
 
 # --- what is accepted
@@ -133,13 +133,6 @@ def test_every_command_takes_the_common_arguments_with_the_contracted_defaults(c
     assert request.allow_resume
     assert request.pinned == ("RUN_S01_0123456789ab", "RUN_S02_0123456789ab")
     assert request.overrides == Overrides(model_role="BASE", data_a="x", model_id="m")
-
-
-@pytest.mark.parametrize(
-    ("word", "expected"), [("true", True), ("1", True), ("yes", True), ("False", False), ("0", False), ("no", False)]
-)
-def test_flags_take_a_boolean(word: str, expected: bool) -> None:
-    assert build_parser().parse_args(["phase1_calibrate", "--allow_resume", word]).allow_resume is expected
 
 
 def test_phase_specific_arguments_become_overrides() -> None:
@@ -223,7 +216,7 @@ def test_dry_run_of_an_incomplete_run_needs_allow_resume(config: Path, runs: Pat
     assert cli("phase1_calibrate", "--dry_run", "--allow_resume", *at(config, runs)).code == 0
 
 
-def test_dry_run_validates_the_config(config: Path, model_folder: Path, tmp_path: Path, runs: Path, cli: Main) -> None:
+def test_dry_run_validates_the_config(model_folder: Path, tmp_path: Path, runs: Path, cli: Main) -> None:
     bad = tiny.write_config(tmp_path / "c.yaml", model_folder, gains__grid=[0, 1])
     cli("phase1_calibrate", "--dry_run", *at(bad, runs)).fails(2, r"gains\.grid\.0")
 
@@ -283,11 +276,7 @@ def test_dep_that_is_no_run_id_is_a_usage_error_and_one_that_is_not_there_is_exi
 @pytest.mark.parametrize("name", ["calibration_stats.npz", "rate_targets.json"])
 def test_a_tampered_upstream_artifact_is_exit_three_and_named(name: str, copied: Path, config: Path, cli: Main) -> None:
     shutil.rmtree(tiny.run_of(copied, "S02"))
-    path = tiny.run_of(copied, "S01") / "results" / name
-    path.chmod(0o644)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    tiny.flip_a_byte(tiny.run_of(copied, "S01") / "results" / name)
     cli("phase2_gain_grid", *at(config, copied)).fails(3, f"results/{name} changed since it was recorded .*; rebuild RUN_S01_")
     assert no_complete_run(copied, "S02")
 
@@ -538,7 +527,5 @@ def test_run_all_keeps_what_is_complete_runs_the_rest_and_ends_with_a_table(copi
     folders = sorted(folder.name for folder in copied.iterdir())
     assert cli("run_all", *at(config, copied)).code == 0
     assert sorted(folder.name for folder in copied.iterdir()) == folders
-    damaged = tiny.run_of(copied, "S02B") / "results" / "gstar.json"
-    damaged.chmod(0o644)
-    damaged.write_bytes(b"{}")
+    (tiny.run_of(copied, "S02B") / "results" / "gstar.json").write_bytes(b"{}")
     cli("run_all", *at(config, copied)).fails(3, r"gstar\.json changed since it was recorded")

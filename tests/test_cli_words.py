@@ -26,7 +26,6 @@ from avalanche_llm.settings import parse_settings
 from avalanche_llm.suggest import nearest
 
 RUN = "RUN_S07_0123456789ab"
-ESCAPE = "\x1b["
 
 
 # --- help and examples
@@ -61,10 +60,13 @@ def test_a_name_after_a_boolean_flag_is_not_its_value(command: str, flag: str) -
     assert (parsed.targets if command == "verify" else parsed.run_ids) == [RUN]
 
 
-@pytest.mark.parametrize(("word", "value"), [("true", True), ("False", False), ("0", False)])
-def test_a_boolean_after_a_boolean_flag_is_its_value(word: str, value: bool) -> None:
-    parsed = build_parser().parse_args(["report", "--dry_run", word, RUN])
-    assert (parsed.dry_run, parsed.run_ids) == (value, [RUN])
+@pytest.mark.parametrize("flag", ["--dry_run", "--allow_resume"])
+@pytest.mark.parametrize(
+    ("word", "value"), [("true", True), ("1", True), ("yes", True), ("False", False), ("0", False), ("no", False)]
+)
+def test_a_boolean_after_a_boolean_flag_is_its_value(word: str, value: bool, flag: str) -> None:
+    parsed = build_parser().parse_args(["report", flag, word, RUN])
+    assert (vars(parsed)[flag.removeprefix("--")], parsed.run_ids) == (value, [RUN])
 
 
 def test_runs_show_takes_its_names_on_either_side_of_a_flag() -> None:

@@ -17,7 +17,6 @@ from avalanche_llm.phases.gain_grid import gain_grid
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.select_gstar import select_gstar
 
-MODEL = tiny.REPO / "models" / "SmolLM2-135M-Instruct"
 N_WINDOWS, SEQ_LEN = 4, 128
 
 pytestmark = pytest.mark.demo
@@ -25,14 +24,14 @@ pytestmark = pytest.mark.demo
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, Path]:
-    if not (MODEL / "config.json").is_file():
-        pytest.fail(f"{MODEL.relative_to(tiny.REPO)} is missing: `make model` fetches it")
+    if not (tiny.DEMO_MODEL / "config.json").is_file():
+        pytest.fail(f"{tiny.DEMO_MODEL.relative_to(tiny.REPO)} is missing: `make model` fetches it")
     folder = tmp_path_factory.mktemp("demo")
     values: dict[str, Any] = {
         "extends": str(tiny.REPO / "configs" / "demo.yaml"),
         "pipeline": {"seq_len_tokens": SEQ_LEN, "batch_windows": 2},
-        "models": {"INSTRUCT": {"hf_id": str(MODEL)}},
-        "datasets": {"A": {"hf_id": str(tiny.TEXT), "n_windows_calibration": N_WINDOWS, "n_windows_rasters": N_WINDOWS}},
+        "models": {"INSTRUCT": {"hf_id": str(tiny.DEMO_MODEL)}},
+        "datasets": {"A": {"n_windows_calibration": N_WINDOWS, "n_windows_rasters": N_WINDOWS}},
         "gains": {"grid": [1.0, 1.2]},
     }
     (folder / "demo.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
@@ -60,7 +59,7 @@ def test_one_pass_over_the_demo_model_keeps_the_naive_events_event_for_event(mea
     (calibration,) = token_slices(
         settings.datasets.A,
         [SliceRequest("A_CALIBRATION", N_WINDOWS)],
-        AutoTokenizer.from_pretrained(MODEL),
+        AutoTokenizer.from_pretrained(tiny.DEMO_MODEL),
         seq_len=SEQ_LEN,
         seed=settings.determinism.seed,
         pool_cap=settings.statistics.bootstrap_reps,

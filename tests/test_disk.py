@@ -173,7 +173,7 @@ def test_a_line_of_the_log_that_was_cut_short_goes_before_the_next(tmp_path: Pat
     assert [line["event_type"] for line in tiny.events_of(disk)] == ["start", "end"]
 
 
-def test_artifacts_of_300_mib_are_written_hashed_and_verified_in_little_memory(config: Path, tmp_path: Path) -> None:
+def test_artifacts_of_300_mib_are_written_hashed_and_verified_in_little_memory(tmp_path: Path) -> None:
     if shutil.disk_usage(tmp_path).free < 2 * 2**30:
         pytest.skip("less than 2 GiB free")
     command = [sys.executable, "-c", BIG, str(tiny.REPO / "configs" / "demo.yaml"), str(tmp_path / "runs")]
@@ -182,5 +182,3 @@ def test_artifacts_of_300_mib_are_written_hashed_and_verified_in_little_memory(c
     assert [path.stat().st_size for path in (run / "results").iterdir()] == [300 * 2**20] * 2
     assert int(done.stdout.split()[-1]) * 1024 < 64 * 2**20
     shutil.rmtree(tmp_path / "runs")
-
-

@@ -68,7 +68,7 @@ def run_lines(text: str, folder: Path) -> None:
         if words[:3] == ["python", "-m", "avalanche_llm"]:
             assert main(words[3:]) == 0, line
         elif words:
-            subprocess.run(["bash", "-c", line], cwd=folder, check=True, timeout=60)
+            subprocess.run(["bash", "-c", line], cwd=folder, check=True, timeout=600)
 
 
 @pytest.mark.parametrize("name", RUN_PAGES)

@@ -24,13 +24,13 @@ from avalanche_llm.model.forward import forward_pass
 from avalanche_llm.model.gain import GainPlan, GainTarget
 from avalanche_llm.model.hook_checks import gain_effect, hook_difference
 from avalanche_llm.model.hooks import ReadInput, ScaleOutput
-from avalanche_llm.model.loader import LoadedModel, load_model
+from avalanche_llm.model.loader import LoadedModel
 from avalanche_llm.phases.calibrate import calibrate
 from avalanche_llm.phases.extract_rasters import extract_rasters
 from avalanche_llm.phases.gain_grid import gain_grid
 from avalanche_llm.phases.select_gstar import select_gstar
 from avalanche_llm.phases.validate_env import validate_env
-from avalanche_llm.settings_sources import HookNames, ModelChoice
+from avalanche_llm.settings_sources import HookNames
 
 N_LAYERS, D_FF, D_MODEL, N_HEADS = 3, 48, 32, 4
 TARGETS: tuple[GainTarget, ...] = ("MLP", "ATTN")
@@ -148,10 +148,6 @@ def causal_model(model_type: str, config: dict[str, Any]) -> Any:
     return model
 
 
-def load(folder: Path, hooks: HookNames | None = None) -> LoadedModel:
-    return load_model(ModelChoice(hf_id=str(folder), hooks=hooks), role="INSTRUCT", device="cpu", dtype="fp32")
-
-
 @dataclass(frozen=True)
 class Made:
     case: Case
@@ -172,7 +168,7 @@ def _one_thread() -> Iterator[None]:
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     case = CASES[request.param]
     folder = tiny.save_model(causal_model(case.model_type, case.config), tmp_path_factory.mktemp("family"))
-    return Made(case, folder, load(folder))
+    return Made(case, folder, tiny.loaded(folder))
 
 
 Stream = list[dict[str, torch.Tensor]]
@@ -434,7 +430,7 @@ def test_load_model_refuses_a_mixture_of_experts_and_says_why(model_type: str, t
     own = GATED.model_copy(update={"down": "mlp.experts"})
     for hooks in (None, own):
         with pytest.raises(UnsupportedModel) as caught:
-            load(folder, hooks)
+            tiny.loaded(folder, hooks)
         assert str(caught.value) == (
             f"model type '{model_type}' is a mixture of experts ({count}: 4): its units live in experts, and a token that is not "
             "sent to an expert has no activation there, so that a rate per unit and token is not defined; use a dense model "
@@ -501,7 +497,7 @@ def test_load_model_of_an_unknown_type_says_what_is_there_and_how_to_name_it(
 ) -> None:
     folder = tiny.save_model(causal_model(model_type, config), tmp_path / model_type)
     with pytest.raises(UnsupportedModel) as caught:
-        load(folder)
+        tiny.loaded(folder)
     message = str(caught.value)
     assert message.startswith(f"no MLP is known for model type '{model_type}' (known: bloom, falcon, gemma, ")
     assert f"looked for a list of layers below {type(causal_model(model_type, config).base_model).__name__} and {found}" in message
@@ -515,7 +511,7 @@ def test_load_model_takes_the_names_of_the_config_for_an_unknown_type(tmp_path: 
     """As the message says: what it found, named."""
     folder = tiny.save_model(causal_model("codegen", CODEGEN), tmp_path / "codegen")
     names = {"layers": "h", "mlp": "mlp", "attn": "attn", "down": "mlp.fc_out"}
-    model = load(folder, HookNames(**names, up="mlp.fc_in", act="mlp.act"))
+    model = tiny.loaded(folder, HookNames(**names, up="mlp.fc_in", act="mlp.act"))
     assert (model.n_layers, model.d_ff) == (2, 4 * D_MODEL)
     assert hook_difference(model.decoder, list(model.layers), model.names, TOKENS).largest == 0.0
     assert gain_effect(model.decoder, list(model.layers), model.names, TOKENS).share == pytest.approx(1.0, rel=1e-4)
@@ -577,7 +573,7 @@ def test_load_model_refuses_a_block_that_computes_without_calling_its_projection
     with pytest.raises(
         UnsupportedModel, match=r"'mlp\.dense_4h_to_h' of layer 0 ran for 0 tokens in a pass over 6, expected each token once: .*slow_but_exact"
     ):
-        load(folder)
+        tiny.loaded(folder)
 
 
 def test_load_model_refuses_a_module_that_runs_more_than_once(made: Made) -> None:

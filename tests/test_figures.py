@@ -247,10 +247,6 @@ def x_of(line: Line2D) -> list[float]:
     return np.asarray(line.get_xdata(), dtype=float).tolist()
 
 
-def lines_of(figure: Figure) -> list[np.ndarray]:
-    return [np.asarray(line.get_ydata(), dtype=float) for axes in figure.axes for line in axes.lines]
-
-
 def test_figures_has_every_canonical_id() -> None:
     assert tuple(figures.FIGURES) == tuple(load_canon()["ID.FIG"])
     assert set(DRAW) == set(figures.FIGURES)

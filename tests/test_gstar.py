@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -346,14 +345,8 @@ def selections_of(runs: Path) -> dict[str, Any]:
     return found
 
 
-def runs_on_grid(pipeline: Path, runs: Path) -> Path:
-    """The shared runs but for their selection."""
-    shutil.copytree(pipeline, runs, ignore=shutil.ignore_patterns("RUN_S02B_*"))
-    return runs
-
-
 def test_the_peak_of_the_excess_is_chosen_on_the_same_grid_and_measured(pipeline: Path, model_folder: Path, tmp_path: Path) -> None:
-    runs = runs_on_grid(pipeline, tmp_path / "runs")
+    runs = tiny.copied(pipeline, tmp_path / "runs", "S01", "S02")
     config = tiny.write_config(tmp_path / "c.yaml", model_folder)
     arguments = ["--config", str(config), "--runs_dir", str(runs)]
     assert main(["phase2_select_gstar", *arguments, "--gstar_method", "excess_peak"]) == 0
@@ -378,16 +371,9 @@ def test_the_peak_of_the_excess_is_chosen_on_the_same_grid_and_measured(pipeline
     assert {row["gstar"] for row in chosen["selections"]} <= set(conditions["g"])
 
 
-def test_m_nearest_one_is_chosen_from_the_events_of_the_grid(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """m of every gain counted a second time, from the events and thresholds as they are stored.
-
-    The path of the text draws the windows, and whether they have an m: so it is one that does not depend on the checkout.
-    """
-    monkeypatch.chdir(tiny.REPO)
-    text = tiny.TEXT.relative_to(tiny.REPO).as_posix()
-    changes: dict[str, Any] = {"events__target_rates": [0.05, 0.2], "pipeline__gstar_method": "mr_near_one", "datasets__A__hf_id": text}
+def test_m_nearest_one_is_chosen_from_the_events_of_the_grid(model_folder: Path, tmp_path: Path) -> None:
+    """m of every gain counted a second time, from the events and thresholds as they are stored."""
+    changes: dict[str, Any] = {"events__target_rates": [0.05, 0.2], "pipeline__gstar_method": "mr_near_one"}
     config, runs = tiny.write_config(tmp_path / "c.yaml", model_folder, **changes), tmp_path / "runs"
     for phase in (*tiny.PHASES, "phase3_extract_rasters"):
         assert main([phase, "--config", str(config), "--runs_dir", str(runs)]) == 0
@@ -424,7 +410,7 @@ def test_selection_by_m_stops_where_the_events_hold_no_memory(
         pd.read_parquet(io.BytesIO(data)).assign(tau=1e6).to_parquet(sink)
         return sink.getvalue()
 
-    runs = runs_on_grid(pipeline, tmp_path / "runs")
+    runs = tiny.copied(pipeline, tmp_path / "runs", "S01", "S02")
     tiny.rewritten(tiny.run_of(runs, "S02"), "tau_rate_matched", unreachable)
     arguments = ["--config", str(tiny.write_config(tmp_path / "c.yaml", model_folder)), "--runs_dir", str(runs)]
     assert main(["phase2_select_gstar", *arguments, "--gstar_method", "mr_near_one"]) == 2

@@ -16,8 +16,7 @@ from avalanche_llm.errors import DataError
 from avalanche_llm.model.forward import forward_pass
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.hooks import ReadInput, ScaleOutput
-from avalanche_llm.model.loader import LoadedModel, load_model
-from avalanche_llm.settings_sources import ModelChoice
+from avalanche_llm.model.loader import LoadedModel
 
 Trace = list[dict[str, torch.Tensor]]
 TOKENS = torch.arange(96).reshape(2, 48) % tiny.VOCABULARY
@@ -26,7 +25,7 @@ TARGETS = ("MLP", "ATTN")
 
 @pytest.fixture(scope="module")
 def model(model_folder: Path) -> LoadedModel:
-    return load_model(ModelChoice(hf_id=str(model_folder)), role="INSTRUCT", device="cpu", dtype="fp32")
+    return tiny.loaded(model_folder)
 
 
 def scaled(model: LoadedModel, plan: GainPlan) -> ScaleOutput:

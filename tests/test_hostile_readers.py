@@ -7,12 +7,11 @@ import io
 import json
 import os
 import random
-import resource
 import struct
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import tiny
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -45,16 +44,6 @@ from avalanche_llm.questions import parse_question, questions_sha256
 
 sys.path.insert(0, str(Path(__file__).parent / "fuzz"))
 from targets import QUESTION, RUN_ID, TARGETS, npy, record, zipped  # its folder is no package
-
-
-@pytest.fixture
-def bounded_memory() -> Iterator[None]:
-    """What is allocated on the word of a header fails here, not on a smaller machine."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**30, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def in_file(folder: Path, content: bytes | str, name: str = "own.yaml") -> Path:
@@ -120,11 +109,11 @@ MERGE_BOMB = "".join(
 def test_read_yaml_refuses_what_was_made_to_break_it(
     text: str | bytes, complaint: str, tmp_path: Path, bounded_memory: None
 ) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ConfigError, match=complaint) as caught:
         resolve_config(in_file(tmp_path, text), load_canon())
     assert str(caught.value).isprintable()
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 30
 
 
 def test_read_yaml_keeps_aliases_and_merge_keys_that_are_meant(tmp_path: Path) -> None:
@@ -181,20 +170,14 @@ values = st.recursive(
 
 
 @given(st.dictionaries(st.text(max_size=8), values, max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_resolve_references_of_anything_is_canonical_yaml_or_a_config_error(value: dict[str, Any]) -> None:
     try:
         canonical = canonical_yaml(resolve_references(value, load_canon()))
     except ConfigError as error:
         assert str(error).isprintable()
         return
-    assert canonical_yaml(read_yaml_bytes(canonical)) == canonical  # it reads back as itself
-
-
-def read_yaml_bytes(data: bytes) -> Any:
-    import yaml
-
-    return yaml.safe_load(data)
+    assert canonical_yaml(yaml.safe_load(canonical)) == canonical  # it reads back as itself
 
 
 # --- records and json
@@ -445,7 +428,7 @@ def test_single_bytes_changed_at_random_end_in_a_message_or_in_a_table(target: s
 
 
 @given(st.sampled_from(["config", "questions"]), st.binary(min_size=1, max_size=80))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 def test_any_bytes_are_read_or_refused_with_a_message(target: str, data: bytes) -> None:
     run_target(TARGETS[target].run, data)
 
@@ -478,7 +461,7 @@ cells = st.recursive(
 
 
 @given(st.fixed_dictionaries({}, optional={"id": cells, "question": cells, "choices": cells, "answerKey": cells}))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_parse_question_of_any_row_is_a_question_or_a_data_error(row: dict[str, Any]) -> None:
     try:
         question = parse_question(QUESTION | row, 0)
@@ -491,6 +474,5 @@ def test_parse_question_of_any_row_is_a_question_or_a_data_error(row: dict[str, 
 
 def test_the_valid_inputs_that_cases_and_fuzzing_start_from_are_accepted() -> None:
     assert parse_question(QUESTION, 0).answer == 1
-    assert Path(__file__).resolve().parents[1] == tiny.REPO
     for name in ("config", "record", "npz", "parquet", "questions"):
         TARGETS[name].run(TARGETS[name].seeds()[0])

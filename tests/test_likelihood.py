@@ -17,36 +17,19 @@ from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.model.forward import PassReport, first_predicted, forward_pass
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.hooks import ScaleOutput
-from avalanche_llm.model.loader import LoadedModel, load_model
-from avalanche_llm.settings_sources import HookNames, ModelChoice
+from avalanche_llm.model.loader import LoadedModel
 
 WEIGHTS = bootstrap_weights(4, reps=50, seed=3)
-GEMMA_HOOKS = HookNames(
-    layers="layers", mlp="post_feedforward_layernorm", attn="post_attention_layernorm", down="mlp.down_proj"
-)
-
-
-def gemma2() -> Any:
-    """A family that caps its logits: tanh(logits / cap) * cap."""
-    from transformers import Gemma2Config, Gemma2ForCausalLM
-
-    torch.manual_seed(1)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8, "initializer_range": 0.5}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
-    return Gemma2ForCausalLM(
-        Gemma2Config(vocab_size=tiny.VOCABULARY, max_position_embeddings=128, final_logit_softcapping=3.0, **sizes, **heads)
-    ).eval()
 
 
 @pytest.fixture(scope="module")
 def capped(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    folder = tiny.save_model(gemma2(), tmp_path_factory.mktemp("gemma2"))
-    return load_model(ModelChoice(hf_id=str(folder), hooks=GEMMA_HOOKS), role="INSTRUCT", device="cpu", dtype="fp32")
+    return tiny.loaded(tiny.save_model(tiny.gemma2(), tmp_path_factory.mktemp("gemma2")), tiny.GEMMA2_HOOKS)
 
 
 @pytest.fixture(scope="module")
 def plain(model_folder: Path) -> LoadedModel:
-    return load_model(ModelChoice(hf_id=str(model_folder)), role="INSTRUCT", device="cpu", dtype="fp32")
+    return tiny.loaded(model_folder)
 
 
 @pytest.fixture(scope="module")

@@ -11,25 +11,24 @@ import tiny
 
 from avalanche_llm.model.choices import encode_questions, score_choices
 from avalanche_llm.model.gain import GainPlan
-from avalanche_llm.model.loader import LoadedModel, load_model
+from avalanche_llm.model.loader import LoadedModel
 from avalanche_llm.questions import Question, read_questions
-from avalanche_llm.settings_sources import ArcData, ModelChoice
+from avalanche_llm.settings_sources import ArcData
 
 huggingface = pytest.importorskip("lm_eval.models.huggingface")
 instance = pytest.importorskip("lm_eval.api.instance")
-DEMO = tiny.REPO / "models" / "SmolLM2-135M-Instruct"
 
 
 @pytest.fixture(scope="module")
 def model() -> LoadedModel:
-    if not DEMO.exists():
+    if not tiny.DEMO_MODEL.exists():
         pytest.skip("the demo's model is not here: `make model`")
-    return load_model(ModelChoice(hf_id=str(DEMO)), role="INSTRUCT", device="cpu", dtype="fp32")
+    return tiny.loaded(tiny.DEMO_MODEL)
 
 
 @pytest.fixture(scope="module")
 def questions() -> tuple[Question, ...]:
-    data = {"hf_id": str(tiny.REPO / "data" / "arc_demo.jsonl"), "hf_config": None, "split": "test", "chat_template": False}
+    data = {"hf_id": str(tiny.QUESTIONS), "hf_config": None, "split": "test", "chat_template": False}
     return read_questions(ArcData(**data, prompt_template_id="ARC_MCQ_V1", n_questions=12))
 
 

@@ -12,13 +12,8 @@ from torch import nn
 
 from avalanche_llm.errors import DeterminismError, EnvironmentProblem, UnsupportedModel
 from avalanche_llm.model.families import FAMILIES, GATED, hook_names, recomputed_input
-from avalanche_llm.model.loader import LoadedModel, check_device, content_sha256, load_model, local_folder
+from avalanche_llm.model.loader import check_device, content_sha256, local_folder
 from avalanche_llm.settings_sources import HookNames, ModelChoice
-
-
-def load(folder: Path, **changes: Any) -> LoadedModel:
-    dtype = changes.pop("dtype", "fp32")
-    return load_model(ModelChoice(hf_id=str(folder), **changes), role="INSTRUCT", device="cpu", dtype=dtype)
 
 
 @pytest.fixture
@@ -37,7 +32,7 @@ def save_weights(folder: Path, change: Any) -> None:
 
 
 def test_load_model_places_a_local_checkpoint_and_says_what_it_is(model_folder: Path) -> None:
-    model = load(model_folder)
+    model = tiny.loaded(model_folder)
     assert (model.n_layers, model.d_ff) == (tiny.N_LAYERS, tiny.D_FF)
     assert {parameter.device.type for parameter in model.causal.parameters()} == {"cpu"}
     assert not model.causal.training
@@ -58,7 +53,7 @@ def test_load_model_places_a_local_checkpoint_and_says_what_it_is(model_folder: 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_load_model_loads_the_dtype_that_was_asked_for(dtype: str, expected: torch.dtype, model_folder: Path) -> None:
-    assert {parameter.dtype for parameter in load(model_folder, dtype=dtype).causal.parameters()} == {expected}
+    assert {parameter.dtype for parameter in tiny.loaded(model_folder, dtype=dtype).causal.parameters()} == {expected}
 
 
 def test_content_sha256_follows_the_weights_and_not_the_folder(model_folder: Path, copied: Path) -> None:
@@ -103,7 +98,7 @@ def test_load_model_with_wrong_names_in_the_config_lists_what_is_there(
     change: dict[str, str], complaint: str, model_folder: Path
 ) -> None:
     with pytest.raises(UnsupportedModel, match=complaint):
-        load(model_folder, hooks=GATED.model_copy(update=change))
+        tiny.loaded(model_folder, hooks=GATED.model_copy(update=change))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -112,7 +107,7 @@ def test_load_model_refuses_broken_weights_and_names_them(value: float, copied: 
     with pytest.raises(
         DeterminismError, match=r"has NaN or infinite weights in model\.layers\.1\.mlp\.up_proj\.weight"
     ) as caught:
-        load(copied)
+        tiny.loaded(copied)
     assert caught.value.exit_code == 2
 
 
@@ -120,7 +115,7 @@ def test_load_model_refuses_a_checkpoint_that_lacks_a_weight(copied: Path) -> No
     """transformers would draw the missing tensor at random and only warn."""
     save_weights(copied, lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"))
     with pytest.raises(DeterminismError, match=r"has no weights for .*layers\.1\.mlp\.up_proj\.weight"):
-        load(copied)
+        tiny.loaded(copied)
 
 
 def test_load_model_refuses_a_checkpoint_of_another_shape(copied: Path) -> None:
@@ -129,7 +124,7 @@ def test_load_model_refuses_a_checkpoint_of_another_shape(copied: Path) -> None:
     with pytest.raises(
         DeterminismError, match=r"has weights of another shape for model\.layers\.0\.mlp\.down_proj\.weight \(9 such tensors\)"
     ):
-        load(copied)
+        tiny.loaded(copied)
 
 
 @pytest.mark.parametrize("harm", ["truncated", "no weights", "no config", "malformed config", "no tokenizer", "pickle only"])
@@ -150,7 +145,7 @@ def test_load_model_refuses_an_incomplete_checkpoint_in_one_line(harm: str, copi
         weights.unlink()
         torch.save(tiny.llama().state_dict(), copied / "pytorch_model.bin")
     with pytest.raises(EnvironmentProblem, match=r"model '.*' cannot be loaded: ") as caught:
-        load(copied)
+        tiny.loaded(copied)
     assert "\n" not in str(caught.value)
 
 
@@ -160,13 +155,13 @@ def test_load_model_runs_no_code_of_a_checkpoint(copied: Path) -> None:
     (copied / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (copied / "own.py").write_text(f"open({str(copied / 'ran')!r}, 'w').close()\n", encoding="utf-8")
     with pytest.raises(EnvironmentProblem, match="cannot be loaded"):
-        load(copied)
+        tiny.loaded(copied)
     assert not (copied / "ran").exists()
 
 
 def test_load_model_from_a_hub_that_cannot_be_reached_is_an_environment_problem() -> None:
     with pytest.raises(EnvironmentProblem, match="model 'nobody/nothing' cannot be loaded: ") as caught:
-        load(Path("nobody/nothing"))
+        tiny.loaded(Path("nobody/nothing"))
     assert "\n" not in str(caught.value)
 
 

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 
-import jaxtyping
 import numpy as np
 import pytest
 from scipy import stats
@@ -19,15 +18,6 @@ from avalanche_llm.raster.nulls import within_layer_circular_shift, within_layer
 
 ENSEMBLES = (permutation_ensemble, shift_ensemble)
 AXES = ("time", "depth", "tot")
-
-
-@pytest.fixture
-def unannotated() -> Iterator[None]:
-    """Let arrays of the wrong shape past the annotations, so that the function's own check answers."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def random_raster(shape: tuple[int, ...], p: float, seed: int) -> np.ndarray:

@@ -2,9 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator
 
-import jaxtyping
 import numpy as np
 import pytest
 from scipy import stats
@@ -30,15 +28,6 @@ from avalanche_llm.raster.nulls import (
 )
 
 RASTER_NULLS = (PERMUTATION, CIRCULAR_SHIFT, MARGIN_SWAP, COMMON_SHIFT)
-
-
-@pytest.fixture
-def unannotated() -> Iterator[None]:
-    """Let arrays of the wrong shape past the annotations, so that the function's own check answers."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def random_pair(shape: tuple[int, ...], seed: int) -> NullRaster:

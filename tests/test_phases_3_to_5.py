@@ -1,28 +1,19 @@
 """Phases 3, 4 and 5 on the tiny model: rasters, surrogates, tables and figures, against naive computations and each other."""
 
-import copy
 import json
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import tiny
-import torch
+from naive import Naive, grid_table, rows_of, stats_of, v_of
 
-from avalanche_dagster.checks import checks_of
 from avalanche_llm.analysis.conditions import conditions_from_frame
 from avalanche_llm.errors import MissingArtifact, SchemaError
 from avalanche_llm.io.artifacts import read_record
-from avalanche_llm.io.store import RunStore
-from avalanche_llm.model.gain import GainPlan
-from avalanche_llm.model.hooks import ReadInput, ScaleOutput
-from avalanche_llm.phases import context
 from avalanche_llm.phases.analysis_figures import AnalysisFrames
 from avalanche_llm.phases.analysis_inputs import AnalysisInputs
 from avalanche_llm.phases.analysis_tables import expected_ablations, tables
@@ -35,42 +26,20 @@ from avalanche_llm.plotting.export import table_files
 from avalanche_llm.plotting.schemas import T06
 from avalanche_llm.plotting.tables import validate
 from avalanche_llm.settings import GstarMethod
-from avalanche_llm.stages import stages
 
 STEPS: tuple[Callable[[Job], str], ...] = (extract_rasters, run_nulls, analyze)
-
-
-def copied(runs: Path, folder: Path) -> Path:
-    """A runs folder of our own with the same complete runs."""
-    shutil.copytree(runs, folder)
-    return folder
-
-
-@contextmanager
-def counted(job: Job) -> Iterator[list[int]]:
-    """The batch size of every decoder call inside."""
-    where = job.settings.run
-    model = context._loaded(job.settings.model, where.model_role, where.device, where.dtype)
-    sizes: list[int] = []
-
-    def count(module: Any, arguments: Any, keywords: Any) -> None:
-        sizes.append(len(keywords["input_ids"]))
-
-    handle = model.decoder.register_forward_pre_hook(count, with_kwargs=True)
-    try:
-        yield sizes
-    finally:
-        handle.remove()
+BEFORE = ("S01", "S02", "S02B", "S03", "S04")
+"""What the analysis rests on."""
 
 
 @pytest.fixture(scope="module")
 def analysed(pipeline: Path, config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
     """A runs folder with phases 1 to 5 complete, and how many windows each of the last three sent through the model."""
-    runs = copied(pipeline, tmp_path_factory.mktemp("analysed") / "runs")
+    runs = tiny.copied(pipeline, tmp_path_factory.mktemp("analysed") / "runs")
     job = tiny.job_of(config, runs)
     windows = {}
     for step in STEPS:
-        with counted(job) as sizes:
+        with tiny.counted_windows(job) as sizes:
             step(job)
         windows[step.__name__] = sum(sizes)
     return runs, windows
@@ -88,18 +57,15 @@ def distinct_gains(runs: Path) -> set[float]:
 def test_extract_rasters_equals_thresholding_the_whole_activations(analysed: tuple[Path, dict[str, int]], config: Path) -> None:
     runs, _ = analysed
     job = tiny.job_of(config, runs)
-    model = context._loaded(job.settings.model, "INSTRUCT", "cpu", "fp32")
-    windows = slices_of_a(job, model)[RASTER_SLICE].windows
-    stats = np.load(tiny.run_of(runs, "S01") / "results" / "calibration_stats.npz")
-    taus = pd.read_parquet(tiny.run_of(runs, "S02") / "results" / "tau_rate_matched.parquet")
+    long_way = Naive.of(job, slices_of_a(job, tiny.model_of(job))[RASTER_SLICE].windows)
+    taus = grid_table(runs, "tau_rate_matched")
     rasters = np.load(tiny.run_of(runs, "S03") / "results" / "rasters_token_layer.npz")
     conditions = conditions_from_frame(pd.read_parquet(tiny.run_of(runs, "S03") / "results" / "metrics.parquet"))
     assert len(conditions) == 8
     for condition in conditions:
-        z = whole_z(model, windows, condition.g, stats, job.settings.events.eps)
-        v = np.abs(z) if condition.spike_def == "SPIKE_TWO_SIDED_ABS" else z
-        rows = taus[(taus.spike_def_id == condition.spike_def) & (taus.target_rate == condition.target_rate) & (taus.g == condition.g)]
-        expected = (v > rows.sort_values("layer")["tau"].to_numpy()[None, :, None, None]).sum(axis=-1)
+        tau = rows_of(taus, (condition.spike_def, condition.target_rate, condition.g)).sort_values("layer")["tau"].to_numpy()
+        v = v_of(long_way.z(condition.g, *stats_of(runs)), condition.spike_def)
+        expected = (v > tau[:, None, None, None]).sum(axis=-1).transpose(1, 0, 2)  # seq, layer, token
         np.testing.assert_array_equal(rasters["A"][condition.cond_id], expected)
     np.testing.assert_array_equal(rasters["X"], rasters["A"] > 0)
 
@@ -124,22 +90,9 @@ def test_f01_shows_the_cell_that_fits_the_rule_best(
     np.testing.assert_array_equal(frames.example > 0, rasters[frames.example_of["cond_id"], 0] > 0)
 
 
-def whole_z(model: Any, windows: np.ndarray, gain: float, stats: Any, eps: float) -> np.ndarray:
-    """z [seq, layer, token, unit] in one batch-sized pass a batch, kept whole."""
-    plan = GainPlan.uniform("MLP", gain, model.n_layers)
-    batches = []
-    for first in range(0, len(windows), tiny.BATCH):
-        u: dict[int, torch.Tensor] = {}
-        with torch.inference_mode(), ScaleOutput(model.modules("mlp"), plan.gains), ReadInput(model.modules("down"), u.__setitem__):
-            model.decoder(input_ids=torch.from_numpy(windows[first : first + tiny.BATCH]), use_cache=False)
-        batches.append(torch.stack([u[layer] for layer in range(model.n_layers)], dim=1).numpy())
-    scale = stats["sigma"] + np.float32(eps)
-    return (np.concatenate(batches) - stats["mu"][None, :, None]) / scale[None, :, None]
-
-
 def test_slices_of_calibration_and_rasters_are_disjoint(analysed: tuple[Path, dict[str, int]], config: Path) -> None:
     job = tiny.job_of(config, analysed[0])
-    slices = slices_of_a(job, context._loaded(job.settings.model, "INSTRUCT", "cpu", "fp32"))
+    slices = slices_of_a(job, tiny.model_of(job))
     assert not set(slices[CALIBRATION_SLICE].chunk_index) & set(slices[RASTER_SLICE].chunk_index)
 
 
@@ -223,51 +176,32 @@ def test_signatures_have_a_verdict_for_every_cell(analysed: tuple[Path, dict[str
     assert all(isinstance(verdict["agrees"], bool) and verdict["sentence"].endswith(".") for verdict in verdicts)
 
 
-def test_second_analysis_of_the_same_upstream_is_byte_identical(analysed: tuple[Path, dict[str, int]], config: Path, tmp_path: Path) -> None:
-    runs, _ = analysed
-    other = tmp_path / "elsewhere"
-    for tag in ("S01", "S02", "S02B", "S03", "S04"):
-        copied(tiny.run_of(runs, tag), other / tiny.run_of(runs, tag).name)
-    analyze(tiny.job_of(config, other))
-    first, second = (
-        {name: value for name, value in tiny.file_hashes(tiny.run_of(folder, "S05")).items() if name.split("/")[0] in ("results", "figs", "tables")}
-        for folder in (runs, other)
-    )
-    assert len(first) == 5 + 2 * 4 + 2 * 9
-    assert first == second
-
-
-def test_interrupted_analysis_resumes_where_it_stopped(
+def test_interrupted_analysis_of_the_same_upstream_resumes_where_it_stopped_and_ends_in_the_same_bytes(
     analysed: tuple[Path, dict[str, int]], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Measured anew in another folder, and exported in a second attempt: no byte is another."""
     runs, windows = analysed
-    other = tmp_path / "resumed"
-    for tag in ("S01", "S02", "S02B", "S03", "S04"):
-        copied(tiny.run_of(runs, tag), other / tiny.run_of(runs, tag).name)
+    other = tiny.copied(runs, tmp_path / "resumed", *BEFORE)
     job = tiny.job_of(config, other)
-    with monkeypatch.context() as patch, counted(job) as before:
+    with monkeypatch.context() as patch, tiny.counted_windows(job) as before:
         patch.setattr("avalanche_llm.phases.analyze.export_figures", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             analyze(job)
     assert sum(before) == windows["analyze"]
     assert read_record(tiny.run_of(other, "S05"))["stage_status"] == "started"
     resumed = tiny.job_of(config, other, allow_resume=True)
-    with counted(resumed) as after:
+    with tiny.counted_windows(resumed) as after:
         analyze(resumed)
     assert sum(after) == 0
-    assert tiny.file_hashes(tiny.run_of(other, "S05") / "tables") == tiny.file_hashes(tiny.run_of(runs, "S05") / "tables")
+    first, second = (tiny.outputs(tiny.run_of(folder, "S05")) for folder in (runs, other))
+    assert len(first) == 5 + 2 * 4 + 2 * 9
+    assert first == second
 
 
 def test_changed_upstream_raster_stops_the_analysis(analysed: tuple[Path, dict[str, int]], config: Path, tmp_path: Path) -> None:
     runs, _ = analysed
-    other = tmp_path / "tampered"
-    for tag in ("S01", "S02", "S02B", "S03", "S04"):
-        copied(tiny.run_of(runs, tag), other / tiny.run_of(runs, tag).name)
-    path = tiny.run_of(other, "S03") / "results" / "rasters_token_layer.npz"
-    path.chmod(0o644)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    other = tiny.copied(runs, tmp_path / "tampered", *BEFORE)
+    tiny.flip_a_byte(tiny.run_of(other, "S03") / "results" / "rasters_token_layer.npz")
     with pytest.raises(MissingArtifact, match=r"rasters_token_layer\.npz changed since it was recorded"):
         analyze(tiny.job_of(config, other))
     assert not list(other.glob("RUN_S05_*"))
@@ -300,24 +234,9 @@ def test_tables_made_again_from_the_artifacts_are_the_bytes_on_record(config: Pa
 
 def test_raster_tokens_are_the_windows_with_their_text(config: Path, analysed: tuple[Path, dict[str, int]]) -> None:
     job = tiny.job_of(config, analysed[0])
-    where = job.settings.run
-    model = context._loaded(job.settings.model, where.model_role, where.device, where.dtype)
+    model = tiny.model_of(job)
     windows = slices_of_a(job, model)[RASTER_SLICE].windows
     stored = pd.read_parquet(tiny.run_of(analysed[0], "S03") / "results" / "raster_tokens.parquet")
     np.testing.assert_array_equal(stored["token_id"].to_numpy().reshape(windows.shape), windows)
     row = stored[(stored["seq_id"] == 3) & (stored["token"] == 17)].iloc[0]
     assert row["text"] == model.tokenizer.decode([int(windows[3, 17])])
-
-
-def test_slices_disjoint_is_checked_on_the_windows_that_were_used(analysed: tuple[Path, dict[str, int]]) -> None:
-    stage = stages()["PHASE3_EXTRACT_RASTERS"]
-    run = RunStore(analysed[0]).get(tiny.run_of(analysed[0], "S03").name)
-    (check,) = (check for check in checks_of(stage, "rasters_token_layer", run) if check.check_name == "slices_disjoint")
-    assert check.passed
-    assert {name: value.value for name, value in check.metadata.items()} == {"calibration": tiny.N_WINDOWS, "rasters": tiny.N_WINDOWS, "in_both": 0}
-    used = tiny.run_of(analysed[0], "S01").name
-    shared = read_record(analysed[0] / used)["dataset"]["A_CALIBRATION"]["chunk_index"][:1]
-    record = copy.deepcopy(dict(run.record))
-    record["dataset"]["A_RASTERS"]["chunk_index"] += shared
-    (check,) = (check for check in checks_of(stage, "rasters_token_layer", replace(run, record=record)) if check.check_name == "slices_disjoint")
-    assert not check.passed

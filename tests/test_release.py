@@ -54,8 +54,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def released(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of a release of a copy of the runs, beside a run that the paper does not rest on."""
-    copy = small_runs.copied(runs, tmp_path_factory.mktemp("released") / "runs")
-    small_runs.begun_run(small_runs.job_on(copy, data_a="data/devil.txt"), small_runs.PAPER_AND_ABOVE[0]).complete()
+    copy = tiny.copied(runs, tmp_path_factory.mktemp("released") / "runs")
+    small_runs.begun_run(small_runs.job_on(copy, data_a=tiny.SHIPPED["B"]), small_runs.PAPER_AND_ABOVE[0]).complete()
     return copy / release(small_runs.job_on(copy))
 
 
@@ -74,7 +74,7 @@ def member(folder: Path, name: str, data: bytes) -> Member:
 
 
 def test_release_twice_is_byte_identical_whatever_surrounds_it(runs: Path, released: Path, tmp_path: Path) -> None:
-    other = small_runs.copied(runs, tmp_path / "deep" / "er" / "elsewhere")
+    other = tiny.copied(runs, tmp_path / "deep" / "er" / "elsewhere")
     for number, path in enumerate(sorted(other.rglob("*"))):
         os.utime(path, (1e9 + number, 1e9 + number))
         path.chmod(0o700 if path.is_dir() else 0o640)
@@ -127,7 +127,7 @@ def test_archive_is_checked_by_sha256sum(released: Path, tmp_path: Path) -> None
     listed = read_manifest((tmp_path / MANIFEST).read_bytes())
     assert list(listed) == sorted(listed)
     assert listed.keys() | {MANIFEST} == tiny.file_hashes(tmp_path).keys()
-    small_runs.flip_a_byte(tmp_path / "pack" / "LICENSE")
+    tiny.flip_a_byte(tmp_path / "pack" / "LICENSE")
     checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout) == (1, "pack/LICENSE: FAILED\n")
 
@@ -198,10 +198,10 @@ def test_pack_of_a_wheel_is_what_it_carries(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tag", ["S01", "S04", "S07"])
 def test_release_refuses_a_changed_run_and_writes_nothing(tag: str, runs: Path, tmp_path: Path) -> None:
-    copy = small_runs.copied(runs, tmp_path / "runs")
+    copy = tiny.copied(runs, tmp_path / "runs")
     folder = tiny.run_of(copy, tag)
     changed = sorted((folder / "results").iterdir())[0]
-    small_runs.flip_a_byte(changed)
+    tiny.flip_a_byte(changed)
     before = tiny.file_hashes(copy)
     with pytest.raises(MissingArtifact, match=f"{folder.name} is changed: results/{changed.name} changed since it was recorded .*; rebuild {folder.name}"):
         release(small_runs.job_on(copy))
@@ -210,7 +210,7 @@ def test_release_refuses_a_changed_run_and_writes_nothing(tag: str, runs: Path, 
 
 
 def test_release_refuses_a_chain_with_a_gap(runs: Path, tmp_path: Path) -> None:
-    copy = small_runs.copied(runs, tmp_path / "runs")
+    copy = tiny.copied(runs, tmp_path / "runs")
     gap = tiny.run_of(copy, "S03")
     gap.rename(tmp_path / gap.name)
     with pytest.raises(MissingArtifact, match=f"is incomplete: rests on {gap.name}, which is not there"):
@@ -233,7 +233,7 @@ def test_write_archive_refuses_a_member_that_changed_since_it_was_listed(tmp_pat
 
 
 def test_resumed_release_refuses_another_pack(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = small_runs.copied(runs, tmp_path / "runs")
+    copy = tiny.copied(runs, tmp_path / "runs")
 
     def full(*arguments: object, **named: object) -> None:
         raise OSError("disk full")
@@ -255,8 +255,8 @@ def test_resumed_release_refuses_another_pack(runs: Path, tmp_path: Path, monkey
 def test_release_says_when_runs_were_made_by_other_code(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    copy = small_runs.copied(runs, tmp_path / "runs")
-    release(small_runs.job_on(small_runs.copied(runs, tmp_path / "same")))
+    copy = tiny.copied(runs, tmp_path / "runs")
+    release(small_runs.job_on(tiny.copied(runs, tmp_path / "same")))
     assert "was made by" not in caplog.text
     monkeypatch.setattr(phase, "code_version", lambda: "9.9.9+src.0123456789ab")
     release(small_runs.job_on(copy))

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,7 +22,6 @@ import tiny
 from markupsafe import escape
 from report_case import EVIL_TOKEN
 from scipy import ndimage
-from small_runs import copied, flip_a_byte
 
 from avalanche_llm.cli import main
 from avalanche_llm.errors import DeterminismError, MissingArtifact, SchemaError
@@ -548,9 +547,9 @@ def test_provenance_names_every_run_with_its_hashes(page: bytes, evidence: Evide
 
 
 @pytest.fixture
-def own_runs(job: Job, tmp_path: Path) -> Iterator[Job]:
+def own_runs(job: Job, tmp_path: Path) -> Job:
     """The same runs in a folder of our own, writable."""
-    yield replace(job, store=replace(job.store, root=copied(job.store.root, tmp_path / "runs")))
+    return replace(job, store=replace(job.store, root=tiny.copied(job.store.root, tmp_path / "runs")))
 
 
 def test_report_writes_one_complete_run(own_runs: Job, page: bytes) -> None:
@@ -568,7 +567,7 @@ def test_report_refuses_to_resume_over_another_page(own_runs: Job) -> None:
 
 
 def test_report_refuses_a_changed_run_before_it_writes(own_runs: Job) -> None:
-    flip_a_byte(next(own_runs.store.root.glob("RUN_S01_*/results/calibration_stats.npz")))
+    tiny.flip_a_byte(next(own_runs.store.root.glob("RUN_S01_*/results/calibration_stats.npz")))
     with pytest.raises(MissingArtifact, match=r"RUN_S01_\w+ is changed: results/calibration_stats\.npz"):
         report(own_runs)
     assert list(own_runs.store.root.glob("RUN_S09_*")) == []

@@ -25,16 +25,26 @@ from avalanche_llm.phases.calibrate import calibrate
 from avalanche_llm.phases.gain_grid import gain_grid, measure_gain, plan_grid, publish_grid
 from avalanche_llm.phases.job import Job
 
+FIRST_GAIN = """
+import sys, time
+from avalanche_llm.phases import gain_grid
+real = gain_grid.keep
+def keep(*arguments):
+    real(*arguments)
+    time.sleep(3600)
+gain_grid.keep = keep
+from avalanche_llm.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command line, which stays where its first gain is kept: so that it cannot end before it is killed, however loaded the machine."""
 PER_PASS = tiny.N_WINDOWS // tiny.BATCH
-DEADLINE_S = 120.0
+DEADLINE_S = 600.0
 
 
 @pytest.fixture
 def calibrated(pipeline: Path, tmp_path: Path) -> Path:
     """A runs folder with phase 1 complete and nothing else."""
-    source = tiny.run_of(pipeline, "S01")
-    shutil.copytree(source, tmp_path / "runs" / source.name)
-    return tmp_path / "runs"
+    return tiny.copied(pipeline, tmp_path / "runs", "S01")
 
 
 @contextmanager
@@ -85,7 +95,7 @@ def wait_for_a_part(runs: Path, process: "subprocess.Popen[bytes]") -> None:
 def test_a_grid_killed_in_the_middle_resumes_to_the_same_bytes_and_measures_only_what_is_missing(
     calibrated: Path, pipeline: Path, config: Path
 ) -> None:
-    command = [sys.executable, "-m", "avalanche_llm", *grid_command(config, calibrated)]
+    command = [sys.executable, "-c", FIRST_GAIN, *grid_command(config, calibrated)]
     with subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             wait_for_a_part(calibrated, process)
@@ -94,7 +104,7 @@ def test_a_grid_killed_in_the_middle_resumes_to_the_same_bytes_and_measures_only
     folder = tiny.run_of(calibrated, "S02")
     parts = {path.name for path in (folder / "cache").glob("gain_*.parquet")}
     missing = [gain for gain in tiny.GAINS if f"gain_{gain!r}.parquet" not in parts]
-    assert 0 < len(missing) < len(tiny.GAINS)
+    assert len(missing) == len(tiny.GAINS) - 1
     assert read_record(folder)["stage_status"] == "started"
     assert main(grid_command(config, calibrated)) == 4
     with decoder_calls() as calls:

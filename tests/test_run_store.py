@@ -43,8 +43,10 @@ from avalanche_llm.stages import stages
 job = JobRequest(Path(sys.argv[1]), runs_dir=Path(sys.argv[2])).job()
 job.store.begin(stages()["PHASE1_CALIBRATE"], job.config, allow_resume=True)
 print("held", flush=True)
-time.sleep(60)
+time.sleep(3600)
 """
+PATIENCE_S = 600
+"""Processes import for seconds on an idle machine."""
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +87,11 @@ def begin_in_step(barrier: Barrier, config: Path, root: Path, allow_resume: bool
 
 def race(config: Path, root: Path, *, n: int, allow_resume: bool) -> list[str]:
     context = multiprocessing.get_context("spawn")
-    barrier, queue = context.Barrier(n, timeout=60), context.Queue()
+    barrier, queue = context.Barrier(n, timeout=PATIENCE_S), context.Queue()
     processes = [context.Process(target=begin_in_step, args=(barrier, config, root, allow_resume, queue), daemon=True) for _ in range(n)]
     for process in processes:
         process.start()
-    answers = [queue.get(timeout=60) for _ in processes]
+    answers = [queue.get(timeout=PATIENCE_S) for _ in processes]
     for process in processes:
         process.join()
     return sorted(answers)

@@ -12,7 +12,6 @@ from unittest.mock import patch
 
 import dagster as dg
 import pytest
-import small_runs
 import tiny
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
@@ -41,7 +40,7 @@ def instance(materialized: Path, tmp_path: Path) -> Iterator[dg.DagsterInstance]
 
 @pytest.fixture
 def runs(materialized: Path, tmp_path: Path) -> Path:
-    return small_runs.copied(materialized / "runs", tmp_path / "runs")
+    return tiny.copied(materialized / "runs", tmp_path / "runs")
 
 
 def statuses(instance: dg.DagsterInstance, status: StaleStatus) -> set[dg.AssetKey]:

@@ -61,11 +61,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     tiny.save_model(tiny.llama(), folder / "models" / "tiny")
     (folder / "data").mkdir()
-    for path in (tiny.TEXT, tiny.REPO / "data" / "devil.txt", tiny.QUESTIONS):
+    for path in (tiny.TEXT, tiny.OTHER_TEXT, tiny.QUESTIONS):
         shutil.copy(path, folder / "data" / path.name)
     values = tiny.values(Path("models/tiny"), gains__grid=[1.0, 1.3], events__target_rates=[8e-3], statistics__bootstrap_reps=40)
-    for role, name in (("A", "jargon.txt"), ("B", "devil.txt"), ("ARC_MCQ", "arc_demo.jsonl")):
-        values["datasets"][role]["hf_id"] = f"data/{name}"
     (folder / "own.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if name not in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")}
     environment |= {

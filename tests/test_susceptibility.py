@@ -120,6 +120,13 @@ def test_there_is_no_interval_without_spread_in_nearly_every_replicate(totals: l
     assert int(found.n_valid) < 190
 
 
+def test_there_is_no_interval_without_an_upper_bound() -> None:
+    """Four sequences that hardly differ: of two drawn twice each the standard error is next to nothing, and T large without bound."""
+    weights = bootstrap_weights(4, reps=100, seed=1337)
+    found = susceptibility_interval(np.array([[90, 91, 110, 111], [20, 21, 29, 31]]), weights, eps=EPS)
+    assert np.isnan(found.low).tolist() == np.isnan(found.high).tolist() == [True, False]
+
+
 def test_interval_refuses_what_is_no_level_and_no_replicates() -> None:
     totals = np.array([1, 2, 3, 4, 5, 6])
     with pytest.raises(SchemaError, match="between 0 and 1, got 95"):

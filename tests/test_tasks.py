@@ -78,8 +78,10 @@ def test_page_gives_every_failure_a_contracted_exit_code(number: int) -> None:
 
 
 def test_index_followed_literally_gives_a_whole_intact_measurement(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Two gains and one rate: what is tried here is the order of work."""
+    config = tiny.write_config(tmp_path / "c.yaml", model_folder, gains__grid=[0.8, 1.0], events__target_rates=[8e-3])
     runs = tmp_path / "runs"
     for line in indexed():
         python, module, package, *arguments = shlex.split(line)

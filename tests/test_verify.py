@@ -1,6 +1,5 @@
 """`verify`: whatever is done to a run, it names the file; the tables are made again without a model; it writes nothing."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -21,7 +20,6 @@ import tiny
 from avalanche_llm.cli import main
 from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.io.artifacts import RECORD_NAME, read_record
-from avalanche_llm.io.files import json_bytes
 from avalanche_llm.io.hashing import sha256_file
 from avalanche_llm.io.store import RunStore
 from avalanche_llm.phases.job import Job
@@ -88,14 +86,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(small: Path, tmp_path: Path) -> Path:
-    return small_runs.copied(small, tmp_path / "runs")
+    return tiny.copied(small, tmp_path / "runs")
 
 
 @pytest.fixture(scope="module")
 def measured(pipeline: Path, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Phases 1 to 6 B of the tiny model. Read only."""
-    folder = tmp_path_factory.mktemp("measured") / "runs"
-    shutil.copytree(pipeline, folder)
+    folder = tiny.copied(pipeline, tmp_path_factory.mktemp("measured") / "runs")
     for tag in ("S03", "S04", "S05", "S06B"):
         phase(tag)(tiny.job_of(config, folder))
     return folder
@@ -109,23 +106,6 @@ def phase(tag: str) -> Callable[[Job], str]:
 
 def name_of(runs: Path, tag: str) -> str:
     return tiny.run_of(runs, tag).name
-
-
-def edit_record(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    record = json.loads((folder / RECORD_NAME).read_bytes())
-    change(record)
-    (folder / RECORD_NAME).write_bytes(json_bytes(record))
-
-
-def rehash(folder: Path, relative: str) -> None:
-    """Put the present hash of an artifact on record, as one who covers a change would."""
-
-    def change(record: dict[str, Any]) -> None:
-        for entry in record["artifact_index"]:
-            if entry["relative_path"] == relative:
-                entry["sha256"] = sha256_file(folder / relative)
-
-    edit_record(folder, change)
 
 
 def below(runs: Path, run_id: str) -> set[str]:
@@ -232,13 +212,13 @@ def test_an_unfinished_run_is_incomplete(tmp_path: Path, verify: Verify) -> None
 # --- what was changed
 
 
-def test_a_flipped_byte_in_any_artifact_is_named_and_nothing_else(runs: Path, verify: Verify) -> None:
-    touched = 0
+def test_a_flipped_byte_is_named_and_nothing_else(runs: Path, verify: Verify) -> None:
+    """An artifact and the config of every run; every other artifact alone: test_tampering.py."""
     for folder in sorted(runs.glob("RUN_*")):
-        for relative in [*read_record(folder)["artifacts"].values(), "config_resolved.yaml"]:
+        for relative in (next(iter(read_record(folder)["artifacts"].values())), "config_resolved.yaml"):
             path = folder / relative
             whole = path.read_bytes()
-            small_runs.flip_a_byte(path)
+            tiny.flip_a_byte(path)
             said = verify(runs, SHORT)
             path.write_bytes(whole)
             assert said.code == 2
@@ -247,14 +227,12 @@ def test_a_flipped_byte_in_any_artifact_is_named_and_nothing_else(runs: Path, ve
             assert re.fullmatch(rf"{re.escape(relative)} changed since it was recorded \(sha256 [0-9a-f]{{12}}, expected [0-9a-f]{{12}}\)", said.lines[folder.name][0])
             assert {run_id for run_id, status in said.status.items() if status == "changed"} == below(runs, folder.name) | {folder.name}
             assert len(said.problems("sha256")) == 1
-            touched += 1
-    assert touched > 60
     assert verify(runs, SHORT).code == 0
 
 
 def test_a_run_below_a_changed_one_is_said_to_rest_on_it(runs: Path, verify: Verify) -> None:
     first = tiny.run_of(runs, "S01")
-    small_runs.flip_a_byte(first / "results" / "rate_targets.json")
+    tiny.flip_a_byte(first / "results" / "rate_targets.json")
     said = verify(runs, name_of(runs, "S02B"), SHORT)
     assert said.lines[name_of(runs, "S02")] == [f"rests on {first.name}, which is changed"]
     assert said.lines[name_of(runs, "S02B")] == [f"rests on {name_of(runs, 'S02')}, which is changed"]
@@ -298,7 +276,7 @@ def test_whatever_is_done_to_a_folder_is_named(what: str, line: str, runs: Path,
         case "no record":
             (folder / RECORD_NAME).unlink()
         case "broken record":
-            edit_record(folder, lambda record: record.pop("hashes"))
+            tiny.edited(folder, lambda record: record.pop("hashes"))
     said = verify(runs, SHORT)
     assert said.code == 2
     assert said.status[folder.name] == "changed"
@@ -322,7 +300,7 @@ def test_whatever_is_done_to_a_folder_is_named(what: str, line: str, runs: Path,
 )
 def test_an_edited_record_is_named(change: Callable[[dict[str, Any]], object], line: str, runs: Path, verify: Verify) -> None:
     folder = tiny.run_of(runs, "S02B")
-    edit_record(folder, change)
+    tiny.edited(folder, change)
     said = verify(runs, name_of(runs, "S02B"), SHORT)
     assert said.code == 2
     assert any(re.search(line, one) for one in said.lines[folder.name]), said.lines[folder.name]
@@ -336,7 +314,7 @@ def test_a_config_that_is_none_is_named(tmp_path: Path, verify: Verify) -> None:
     for path in (run.folder, config, run.folder / RECORD_NAME):
         path.chmod(0o755)
     config.write_text("- no\n- mapping\n")
-    edit_record(run.folder, lambda record: record["hashes"].update(config_sha256=sha256_file(config)))
+    tiny.edited(run.folder, lambda record: record["hashes"].update(config_sha256=sha256_file(config)))
     said = verify(tmp_path / "runs", SHORT)
     assert said.code == 2
     assert "must hold one mapping, found list" in said.lines[run.run_id][0]
@@ -344,7 +322,7 @@ def test_a_config_that_is_none_is_named(tmp_path: Path, verify: Verify) -> None:
 
 def test_an_edit_that_only_the_hash_of_the_record_shows_is_named_by_what_read_it(runs: Path, verify: Verify) -> None:
     folder = tiny.run_of(runs, "S03")
-    edit_record(folder, lambda record: record["timings"].update(forward_s=0.001))
+    tiny.edited(folder, lambda record: record["timings"].update(forward_s=0.001))
     said = verify(runs, SHORT)
     assert said.code == 2
     assert said.status[name_of(runs, "S04")] == said.status[name_of(runs, "S05")] == "changed"
@@ -365,8 +343,8 @@ def test_two_runs_with_their_files_swapped_are_both_named(runs: Path, verify: Ve
     assert said.code == 2
 
 
-def test_two_folders_with_their_names_swapped_are_both_named(runs: Path, tmp_path: Path, verify: Verify) -> None:
-    other = small_runs.job_on(runs, data_a="data/devil.txt")
+def test_two_folders_with_their_names_swapped_are_both_named(runs: Path, verify: Verify) -> None:
+    other = small_runs.job_on(runs, data_a=tiny.SHIPPED["B"])
     run = small_runs.begun_run(other, small_runs.PAPER_AND_ABOVE[0])
     run.complete()
     one = runs / next(folder.name for folder in runs.glob("RUN_S01_*") if folder.name != run.run_id)
@@ -388,7 +366,7 @@ def test_a_folder_that_is_no_run_is_named(runs: Path, verify: Verify) -> None:
 
 def test_a_run_of_other_code_is_judged_by_its_own_record(runs: Path, monkeypatch: pytest.MonkeyPatch, verify: Verify) -> None:
     folder = tiny.run_of(runs, "S07")
-    edit_record(folder, lambda record: record["artifacts"].update(paper_old="paper/00_PAPER_SNAPSHOT.md"))
+    tiny.edited(folder, lambda record: record["artifacts"].update(paper_old="paper/00_PAPER_SNAPSHOT.md"))
     assert verify(runs, SHORT).lines[folder.name] == ["run_record.json: artifact paper_old at paper/00_PAPER_SNAPSHOT.md, expected None"]
     monkeypatch.setattr(chain, "code_version", lambda: "9.9.9+src.0123456789ab")
     assert verify(runs, SHORT).code == 0
@@ -399,7 +377,7 @@ def test_a_run_of_other_code_is_judged_by_its_own_record(runs: Path, monkeypatch
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
 def test_a_table_edited_with_its_hash_is_caught_by_making_it_again(form: str, measured: Path, tmp_path: Path, verify: Verify) -> None:
-    runs = small_runs.copied(measured, tmp_path / "runs")
+    runs = tiny.copied(measured, tmp_path / "runs")
     folder = tiny.run_of(runs, "S05")
     relative = f"tables/table_T01_SUMMARY.{form}"
     if form == "csv":
@@ -410,7 +388,7 @@ def test_a_table_edited_with_its_hash_is_caught_by_making_it_again(form: str, me
         frame = pd.read_parquet(folder / relative)
         frame.loc[2, "b_tot"] = 0.987
         frame.to_parquet(folder / relative)
-    rehash(folder, relative)
+    tiny.rehashed(folder, relative)
     said = verify(runs)
     assert said.code == 2
     key = f"spike_def_id={frame.at[2, 'spike_def_id']}, target_rate={float(frame.at[2, 'target_rate'])}, g={float(frame.at[2, 'g'])}"
@@ -422,7 +400,7 @@ def test_a_table_edited_with_its_hash_is_caught_by_making_it_again(form: str, me
 
 def test_a_table_with_other_columns_rows_or_bytes_says_which(measured: Path, tmp_path: Path, verify: Verify) -> None:
     (tmp_path / "kind=x").mkdir()  # no column of a table
-    runs = small_runs.copied(measured, tmp_path / "kind=x" / "runs")
+    runs = tiny.copied(measured, tmp_path / "kind=x" / "runs")
     folder = tiny.run_of(runs, "S06B")
     path = folder / "tables" / "table_T02_GENERALIZATION.parquet"
     whole, frame = path.read_bytes(), pd.read_parquet(path)
@@ -436,24 +414,24 @@ def test_a_table_with_other_columns_rows_or_bytes_says_which(measured: Path, tmp
             path.write_bytes(changed)
         else:
             changed.to_parquet(path)
-        rehash(folder, "tables/table_T02_GENERALIZATION.parquet")
+        tiny.rehashed(folder, "tables/table_T02_GENERALIZATION.parquet")
         said = verify(runs, folder.name)
         (line,) = said.lines[folder.name]
         assert line.startswith(f"tables/table_T02_GENERALIZATION.parquet: {expected}")
         assert said.code == 2
     path.write_bytes(whole)
-    rehash(folder, "tables/table_T02_GENERALIZATION.parquet")
+    tiny.rehashed(folder, "tables/table_T02_GENERALIZATION.parquet")
     assert verify(runs, folder.name).code == 0
 
 
 def test_an_upstream_artifact_edited_with_its_hash_shows_in_the_chain(measured: Path, tmp_path: Path, verify: Verify) -> None:
-    runs = small_runs.copied(measured, tmp_path / "runs")
+    runs = tiny.copied(measured, tmp_path / "runs")
     grid = tiny.run_of(runs, "S02")
     path = grid / "results" / "metrics.parquet"
     frame = pd.read_parquet(path)
     frame["b_tot"] += 0.1
     frame.to_parquet(path)
-    rehash(grid, "results/metrics.parquet")
+    tiny.rehashed(grid, "results/metrics.parquet")
     said = verify(runs)
     assert said.code == 2
     assert said.status[grid.name] == "intact"
@@ -462,11 +440,11 @@ def test_an_upstream_artifact_edited_with_its_hash_shows_in_the_chain(measured: 
 
 
 def test_tables_that_cannot_be_made_again_say_why(measured: Path, tmp_path: Path, verify: Verify) -> None:
-    runs = small_runs.copied(measured, tmp_path / "runs")
+    runs = tiny.copied(measured, tmp_path / "runs")
     folder = tiny.run_of(runs, "S05")
     path = folder / "results" / "ablation_events.parquet"
     pd.DataFrame({"a": [1]}).to_parquet(path)
-    rehash(folder, "results/ablation_events.parquet")
+    tiny.rehashed(folder, "results/ablation_events.parquet")
     said = verify(runs, folder.name)
     assert said.code == 2
     assert said.lines[folder.name][0].startswith("its tables cannot be made again: ")
@@ -517,9 +495,9 @@ def test_a_flipped_byte_upstream_stops_every_later_phase_before_it_writes(
     tag: str, measured: Path, config: Path, tmp_path: Path, verify: Verify
 ) -> None:
     for relative in sorted(read_record(tiny.run_of(measured, tag))["artifacts"].values()):
-        runs = small_runs.copied(measured, tmp_path / relative.replace("/", "_"))
+        runs = tiny.copied(measured, tmp_path / relative.replace("/", "_"))
         changed = tiny.run_of(runs, tag)
-        small_runs.flip_a_byte(changed / relative)
+        tiny.flip_a_byte(changed / relative)
         said = verify(runs, SHORT)
         assert said.code == 2
         assert [line.split()[0] for line in said.problems("sha256")] == [relative]
@@ -540,7 +518,7 @@ def test_a_phase_begins_where_a_run_that_it_does_not_read_lies_elsewhere(runs: P
     run = small_runs.job_on(runs).begin("PHASE6_ARC_MCQ_EVAL")
     run.release()
     shutil.rmtree(run.folder)
-    small_runs.flip_a_byte(tiny.run_of(runs, "S02") / "results" / "metrics.parquet")
+    tiny.flip_a_byte(tiny.run_of(runs, "S02") / "results" / "metrics.parquet")
     with pytest.raises(MissingArtifact, match=r"results/metrics\.parquet changed since it was recorded"):
         small_runs.job_on(runs).begin("PHASE6_ARC_MCQ_EVAL")
     assert not list(runs.glob("RUN_S06ARC_*"))
@@ -551,7 +529,7 @@ def test_a_phase_begins_where_a_run_that_it_does_not_read_lies_elsewhere(runs: P
 
 @pytest.fixture(scope="module")
 def archive(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    runs = small_runs.copied(small, tmp_path_factory.mktemp("archive") / "runs")
+    runs = tiny.copied(small, tmp_path_factory.mktemp("archive") / "runs")
     return runs / release(small_runs.job_on(runs)) / "results" / "release.zip"
 
 
@@ -605,7 +583,7 @@ def test_a_changed_release_is_named(what: str, line: str, archive: Path, tmp_pat
     folder = tmp_path / "release"
     match what:
         case "pack":
-            small_runs.flip_a_byte(folder / "pack" / "LICENSE")
+            tiny.flip_a_byte(folder / "pack" / "LICENSE")
         case "gone":
             (folder / "pack" / "LICENSE").unlink()
         case "more":
@@ -615,7 +593,7 @@ def test_a_changed_release_is_named(what: str, line: str, archive: Path, tmp_pat
         case "manifest":
             (folder / "MANIFEST.sha256").write_text("nonsense\n")
         case "run":
-            small_runs.flip_a_byte(tiny.run_of(folder / "runs", "S01") / "results" / "rate_targets.json")
+            tiny.flip_a_byte(tiny.run_of(folder / "runs", "S01") / "results" / "rate_targets.json")
     said = verify(tmp_path, folder, SHORT)
     assert said.code == 2
     assert re.fullmatch(line, said.lines["release"][0])

@@ -6,6 +6,7 @@ torch is imported where a model is made: processes that only need a config start
 import copy
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,13 +18,17 @@ import yaml
 
 from avalanche_llm.config import Overrides, merge
 from avalanche_llm.io.artifacts import RECORD_NAME, read_record
+from avalanche_llm.io.files import json_bytes
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.phases.job import Job, JobRequest
+from avalanche_llm.settings_sources import HookNames, ModelChoice
 from avalanche_llm.stages import stages
 
 REPO = Path(__file__).resolve().parents[1]
-TEXT = REPO / "data" / "jargon.txt"
-QUESTIONS = REPO / "data" / "arc_demo.jsonl"
+SHIPPED = {"A": "data/jargon.txt", "B": "data/devil.txt", "ARC_MCQ": "data/arc_demo.jsonl"}
+"""By name, which the program resolves in every folder: the windows of a text are drawn by its name, not by where the checkout lies."""
+TEXT, OTHER_TEXT, QUESTIONS = (REPO / name for name in SHIPPED.values())
+DEMO_MODEL = REPO / "models" / "SmolLM2-135M-Instruct"
 GAINS = [0.8, 1.0, 1.1, 1.3]
 RATES = [2e-3, 8e-3]
 N_LAYERS, D_FF, SEQ_LEN, N_WINDOWS, BATCH = 3, 64, 64, 16, 4
@@ -69,6 +74,23 @@ def llama(*, seed: int = 0) -> Any:
     return LlamaForCausalLM(config).eval()
 
 
+GEMMA2_HOOKS = HookNames(
+    layers="layers", mlp="post_feedforward_layernorm", attn="post_attention_layernorm", down="mlp.down_proj"
+)
+"""By name, as a config does for a family that the table does not hold: what a layer adds comes out of its norms."""
+
+
+def gemma2() -> Any:
+    """A model that caps its logits, tanh(logits / cap) * cap, and looks through a window of 64 tokens in every other layer."""
+    import torch
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8, "initializer_range": 0.5}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 64, "max_position_embeddings": 128}
+    return Gemma2ForCausalLM(Gemma2Config(vocab_size=VOCABULARY, final_logit_softcapping=3.0, **sizes, **heads)).eval()
+
+
 def codegen(*, seed: int = 0) -> Any:
     """A model type that the table of families does not hold."""
     import torch
@@ -89,6 +111,13 @@ def save_model(model: Any, folder: Path) -> Path:
     return folder
 
 
+def loaded(folder: Path, hooks: HookNames | None = None, dtype: str = "fp32") -> Any:
+    """A checkpoint as the phases load it, on the CPU."""
+    from avalanche_llm.model.loader import load_model
+
+    return load_model(ModelChoice(hf_id=str(folder), hooks=hooks), role="INSTRUCT", device="cpu", dtype=dtype)
+
+
 def values(model: Path, **changes: Any) -> dict[str, Any]:
     """What the tiny config says over the canonical one; a change's dotted place is written with `__` for the dot."""
     own: dict[str, Any] = {
@@ -98,14 +127,14 @@ def values(model: Path, **changes: Any) -> dict[str, Any]:
         "models": {"INSTRUCT": {"hf_id": str(model)}, "BASE": None},
         "datasets": {
             "A": {
-                "hf_id": str(TEXT),
+                "hf_id": SHIPPED["A"],
                 "hf_config": None,
                 "split": "train",
                 "n_windows_calibration": N_WINDOWS,
                 "n_windows_rasters": N_WINDOWS,
             },
-            "B": {"hf_id": str(REPO / "data" / "devil.txt"), "hf_config": None, "split": "train", "n_windows_eval": 4},
-            "ARC_MCQ": {"hf_id": str(QUESTIONS), "hf_config": None, "split": "test", "n_questions": N_QUESTIONS},
+            "B": {"hf_id": SHIPPED["B"], "hf_config": None, "split": "train", "n_windows_eval": 4},
+            "ARC_MCQ": {"hf_id": SHIPPED["ARC_MCQ"], "hf_config": None, "split": "test", "n_questions": N_QUESTIONS},
         },
         "gains": {"grid": GAINS},
         "events": {"target_rates": RATES},
@@ -156,22 +185,57 @@ def result_hashes(folder: Path) -> dict[str, str]:
     return found
 
 
+def outputs(folder: Path) -> dict[str, str]:
+    """sha256 of everything that a run is made for: results, figures and tables."""
+    return {name: digest for name, digest in file_hashes(folder).items() if name.split("/")[0] in ("results", "figs", "tables")}
+
+
 def events_of(folder: Path) -> list[Mapping[str, Any]]:
     """The lines of a run's event log."""
     return [json.loads(line) for line in (folder / "logs" / "events.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def rewritten(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
-    """Change an artifact of a complete run and its hash on record, as if the run had measured that."""
+def copied(runs: Path, folder: Path, *tags: str) -> Path:
+    """A runs folder of our own with the runs of these tags, all without; writable, so that it can be changed without being root."""
+    for source in sorted(runs.iterdir()):
+        if not tags or source.name.split("_")[1] in tags:
+            shutil.copytree(source, folder / source.name)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return folder
+
+
+def flip_a_byte(path: Path) -> None:
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def edited(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the record of a run in a copy of our own."""
     record = json.loads((folder / RECORD_NAME).read_bytes())
-    relative = record["artifacts"][name]
+    change(record)
+    (folder / RECORD_NAME).write_bytes(json_bytes(record))
+
+
+def rewritten(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Change an artifact of a complete run and its hash on record, as if the run had measured that; in a copy of our own."""
+    relative = read_record(folder)["artifacts"][name]
     data = change((folder / relative).read_bytes())
-    (entry,) = (entry for entry in record["artifact_index"] if entry["relative_path"] == relative)
-    entry |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    for path, content in ((folder / relative, data), (folder / RECORD_NAME, json.dumps(record).encode())):
-        path.parent.chmod(0o755)
-        path.chmod(0o644)
-        path.write_bytes(content)
+    (folder / relative).write_bytes(data)
+    rehashed(folder, relative)
+
+
+def rehashed(folder: Path, relative: str) -> None:
+    """Put the present hash of an artifact on record, as one who covers a change would."""
+    data = (folder / relative).read_bytes()
+
+    def change(record: dict[str, Any]) -> None:
+        (entry,) = (entry for entry in record["artifact_index"] if entry["relative_path"] == relative)
+        entry |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+    edited(folder, change)
 
 
 def choosing(gains: list[float]) -> Callable[[bytes], bytes]:
@@ -192,6 +256,19 @@ def model_of(job: Job) -> Any:
 
     where = job.settings.run
     return context._loaded(job.settings.model, where.model_role, where.device, where.dtype)
+
+
+@contextmanager
+def counted_windows(job: Job) -> Iterator[list[int]]:
+    """How many windows each pass over the job's model takes that is made inside."""
+    sizes: list[int] = []
+    count = model_of(job).decoder.register_forward_pre_hook(
+        lambda module, arguments, keywords: sizes.append(len(keywords["input_ids"])), with_kwargs=True
+    )
+    try:
+        yield sizes
+    finally:
+        count.remove()
 
 
 @contextmanager

@@ -69,7 +69,8 @@ def susceptibility_interval(
     """The interval of chi (module docstring), in events; bounds of shape [*cond].
 
     NaN bounds where all sequences have equally many events, and where less than MIN_VALID_SHARE of the replicates have a
-    standard error: always so with fewer than 4 sequences. Raises SchemaError if level is not in (0, 1) or there is no replicate.
+    standard error: always so with fewer than 4 sequences; and where the upper bound is beyond any float. Raises SchemaError
+    if level is not in (0, 1) or there is no replicate.
     """
     if not 0.0 < level < 1.0:
         raise SchemaError(f"the level of an interval lies between 0 and 1, got {level}")
@@ -83,7 +84,10 @@ def susceptibility_interval(
     given = n_valid >= MIN_VALID_SHARE * len(weights)
     low, high = np.nanquantile(np.where(given[..., None], studentised, 0.0), tails, axis=-1)
     centre, se = value + _log_correction(n, tails[1]), _standard_error(totals, eps)
-    lower, upper = (np.where(given, np.exp(centre - quantile * se), np.nan) for quantile in (high, low))
+    with np.errstate(over="ignore"):  # few sequences that hardly differ: a replicate may lie thousands of its own errors away
+        lower, upper = (np.exp(centre - quantile * se) for quantile in (high, low))
+    given = given & np.isfinite(upper)
+    lower, upper = (np.where(given, bound, np.nan) for bound in (lower, upper))
     if totals.ndim > 1:
         return Interval(lower, upper, n_valid)
     return Interval(float(lower), float(upper), int(n_valid))

@@ -214,16 +214,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=0, help="kills at random moments")
     parser.add_argument("--signals", type=int, default=0, help="Ctrl-C and SIGTERM at random moments")
     parser.add_argument("--boundaries", action="store_true", help="a kill at every boundary of every artifact")
-    parser.add_argument("--phases", nargs="*", help="these commands alone (default: all)")
+    commands = [stage.command for stage in stages().values()]
+    parser.add_argument("--phases", nargs="+", choices=commands, default=commands, help="these commands alone (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--base", type=Path, help="folder to work in and keep (default: a temporary one)")
     asked = parser.parse_args(arguments)
+    wanted = [stage for stage in stages().values() if stage.command in asked.phases]
     with tempfile.TemporaryDirectory(prefix="faults-") as temporary:
         began = time.monotonic()
-        campaign = Campaign(Laboratory(asked.base or Path(temporary)), keep=asked.base is not None)
+        campaign = Campaign(Laboratory(asked.base or Path(temporary), wanted), keep=asked.base is not None)
         print(f"the reference took {time.monotonic() - began:.0f} s", flush=True)
         draw, trials = random.Random(asked.seed), list[Trial]()
-        wanted = [stage for stage in stages().values() if asked.phases is None or stage.command in asked.phases]
         boundaries = (trial for stage in wanted for trial in campaign.boundaries(stage))
         parts = [
             ("SIGKILL at every artifact", boundaries if asked.boundaries else iter(())),

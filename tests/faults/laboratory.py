@@ -1,4 +1,4 @@
-"""The place of a campaign: a tiny model, its config, the reference run of every phase, and fresh folders before a phase.
+"""The place of a campaign: a tiny model, its config, the reference run of every phase wanted or before one, and fresh folders.
 
 Phases 1 to 8 and the report; a trial gets a copy of the reference's runs up to the phase that it disturbs.
 """
@@ -6,7 +6,7 @@ Phases 1 to 8 and the report; a trial gets a copy of the reference's runs up to 
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -43,14 +43,16 @@ class Undisturbed:
 class Laboratory:
     """Everything warm in this process, the reference on disk. Make one, then fork."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, wanted: Sequence[Stage]) -> None:
         self.base, self.reference = base, base / "reference"
         base.mkdir(parents=True, exist_ok=True)
         os.environ["DAGSTER_HOME"] = str(base / "home")
         self.config = tiny.write_config(base / "tiny.yaml", tiny.save_model(tiny.llama(), base / "model"), **SMALL)
         self.functions = _warm()
         tiny.model_of(self.job(self.reference))
-        self.undisturbed = {stage.phase_id: self._undisturbed(stage) for stage in stages().values()}
+        every = list(stages().values())
+        upto = max(every.index(stage) for stage in wanted) + 1  # of what comes after the last one that is wanted nobody asks
+        self.undisturbed = {stage.phase_id: self._undisturbed(stage) for stage in every[:upto]}
 
     def job(self, runs: Path, *, allow_resume: bool = False) -> Job:
         """The tiny request on a runs folder."""
