@@ -192,7 +192,7 @@ def test_encode_questions_in_a_chat_is_the_users_turn_and_the_reply_has_no_space
 
 def test_encode_questions_refuses_a_template_with_a_token_that_the_model_does_not_embed(model_folder: Path) -> None:
     """A chat's own tokens are often added to the tokenizer, and the model was not resized."""
-    model = loaded(model_folder)
+    model = tiny.loaded(model_folder)
     model.tokenizer.add_tokens(["<|reply|>"], special_tokens=True)
     model.tokenizer.chat_template = CHAT.replace("reply:", "<|reply|>")
     with pytest.raises(DataError, match=r"gives token id 320, the model embeds 320; they do not match: use the tokenizer that"):

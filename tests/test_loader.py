@@ -12,7 +12,7 @@ from torch import nn
 
 from avalanche_llm.errors import DeterminismError, EnvironmentProblem, UnsupportedModel
 from avalanche_llm.model.families import FAMILIES, GATED, hook_names, recomputed_input
-from avalanche_llm.model.loader import check_device, content_sha256, local_folder
+from avalanche_llm.model.loader import check_device, content_sha256, load_model, local_folder
 from avalanche_llm.settings_sources import HookNames, ModelChoice
 
 
@@ -65,7 +65,7 @@ def test_content_sha256_follows_the_weights_and_not_the_folder(model_folder: Pat
 
 def test_a_local_checkpoint_has_a_hash_and_no_revision(model_folder: Path) -> None:
     """A revision pins a hub id; of a folder it would be on record without having chosen anything."""
-    identity = load(model_folder, revision="v2").identity
+    identity = load_model(ModelChoice(hf_id=str(model_folder), revision="v2"), role="INSTRUCT", device="cpu", dtype="fp32").identity
     assert identity["revision"] is None
     assert identity["content_sha256"]
 

@@ -24,6 +24,8 @@ from scipy import stats
 from avalanche_llm.errors import SchemaError
 from avalanche_llm.metrics.stats import MIN_VALID_SHARE, Interval
 
+MIN_SEQUENCES: Final = 8
+"""Sequences that an interval needs: with fewer its ends lie orders of magnitude apart and say nothing."""
 _LEAST: Final = 1e-12
 """Variance of a replicate, of Y or of log chi, in units of those of all sequences, below which it is rounding."""
 
@@ -68,9 +70,8 @@ def susceptibility_interval(
 ) -> Interval:
     """The interval of chi (module docstring), in events; bounds of shape [*cond].
 
-    NaN bounds where all sequences have equally many events, and where less than MIN_VALID_SHARE of the replicates have a
-    standard error: always so with fewer than 4 sequences; and where the upper bound is beyond any float. Raises SchemaError
-    if level is not in (0, 1) or there is no replicate.
+    NaN bounds with fewer than MIN_SEQUENCES sequences, where all have equally many events, and where less than MIN_VALID_SHARE
+    of the replicates have a standard error. Raises SchemaError if level is not in (0, 1) or there is no replicate.
     """
     if not 0.0 < level < 1.0:
         raise SchemaError(f"the level of an interval lies between 0 and 1, got {level}")
@@ -81,13 +82,12 @@ def susceptibility_interval(
     replicates, spread = _log_chi(totals, weights, eps)
     studentised = (replicates - value[..., None]) / spread
     n_valid = np.asarray(np.count_nonzero(~np.isnan(studentised), axis=-1), dtype=np.int64)
-    given = n_valid >= MIN_VALID_SHARE * len(weights)
-    low, high = np.nanquantile(np.where(given[..., None], studentised, 0.0), tails, axis=-1)
-    centre, se = value + _log_correction(n, tails[1]), _standard_error(totals, eps)
-    with np.errstate(over="ignore"):  # few sequences that hardly differ: a replicate may lie thousands of its own errors away
-        lower, upper = (np.exp(centre - quantile * se) for quantile in (high, low))
-    given = given & np.isfinite(upper)
-    lower, upper = (np.where(given, bound, np.nan) for bound in (lower, upper))
+    lower, upper = np.full((2, *value.shape), np.nan)
+    if n >= MIN_SEQUENCES:
+        given = n_valid >= MIN_VALID_SHARE * len(weights)
+        low, high = np.nanquantile(np.where(given[..., None], studentised, 0.0), tails, axis=-1)
+        centre, se = _centre(value, n, tails[1]), _standard_error(totals, eps)
+        lower, upper = (np.where(given, np.exp(centre - quantile * se), np.nan) for quantile in (high, low))
     if totals.ndim > 1:
         return Interval(lower, upper, n_valid)
     return Interval(float(lower), float(upper), int(n_valid))
@@ -112,27 +112,18 @@ def _log_chi(
     return np.log(sd**2 * variance / level, where=sd > 0.0, out=np.full(spread.shape, np.nan)), np.sqrt(spread / totals.shape[-1])
 
 
+def _centre(log_chi: Float64[np.ndarray, "*cond"], n: int, tail: float) -> Float64[np.ndarray, "*cond"]:
+    """log chi times Bonett's c, with the sample variance in place of the population's."""
+    return log_chi + np.log(n / (n - 1.0)) + np.log(n / (n - stats.norm.ppf(tail)))
+
+
 def _standard_error(totals: Int64[np.ndarray, "*cond seq"], eps: float) -> Float64[np.ndarray, "*cond"]:
-    """That of log chi with Bonett's kurtosis; NaN where sequences do not differ."""
+    """That of log chi with Bonett's kurtosis, which is about the trimmed mean; NaN where sequences do not differ."""
     n = totals.shape[-1]
     mean, sd = totals.mean(axis=-1, keepdims=True), totals.std(axis=-1, keepdims=True)
-    z, offset = (
-        np.divide(part, sd, out=np.full(part.shape, np.nan), where=sd > 0.0) for part in (totals - mean, _middle(totals) - mean)
-    )
+    trimmed = np.asarray(stats.trim_mean(totals, 0.5 / np.sqrt(n - 4.0), axis=-1))[..., None]
+    z, offset = (np.divide(part, sd, out=np.full(part.shape, np.nan), where=sd > 0.0) for part in (totals - mean, trimmed - mean))
     cv = sd[..., 0] / (mean[..., 0] + eps)
     kurtosis, skewness = ((z - offset) ** 4).mean(axis=-1), (z**3).mean(axis=-1)
-    variance = (kurtosis - (n - 3.0) / n) / max(n - 1, 1) + (cv**2 - 2.0 * skewness * cv) / n
+    variance = (kurtosis - (n - 3.0) / n) / (n - 1.0) + (cv**2 - 2.0 * skewness * cv) / n
     return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
-
-
-def _middle(totals: Int64[np.ndarray, "*cond seq"]) -> Float64[np.ndarray, "*cond 1"]:
-    """The trimmed mean; the median of up to 5 sequences, where as much would be cut off."""
-    n = totals.shape[-1]
-    found = np.median(totals, axis=-1) if n <= 5 else stats.trim_mean(totals, 0.5 / np.sqrt(n - 4.0), axis=-1)
-    return np.asarray(found, dtype=np.float64)[..., None]
-
-
-def _log_correction(n: int, tail: float) -> float:
-    """Bonett's c times n / (n - 1), which makes the population variance the sample variance; 0 where too few for either."""
-    z = float(stats.norm.ppf(tail))
-    return float(np.log(n / (n - 1.0)) + np.log(n / (n - z))) if n > max(z, 1.0) else 0.0
