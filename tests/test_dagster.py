@@ -29,6 +29,7 @@ from avalanche_llm.errors import EnvironmentProblem, MissingArtifact
 from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.io.store import RunStore
 from avalanche_llm.phases.job import JobRequest
+from avalanche_llm.phases.select_gstar import select_gstar
 from avalanche_llm.stages import stages
 
 BUILT = list(stages().values())
@@ -100,6 +101,7 @@ def test_materialization_in_process_records_every_artifact_and_passes_its_checks
             instance=instance,
             partition_key="INSTRUCT",
             run_config={"resources": {"instrument": {"config": instrument(config, runs)}}},
+            tags={} if stage is MEASURED[0] else {PID_TAG: "1@0.0"},  # what the UI runs again inherits the tags of a run that ended
         )
         assert result.success
         run = instance.get_run_by_id(result.run_id)
@@ -338,7 +340,9 @@ def latest(instance: dg.DagsterInstance, stage: Any, name: str) -> dg.AssetMater
     return event.asset_materialization
 
 
-def test_register_runs_shows_the_runs_of_another_machine(instance: dg.DagsterInstance, pipeline: Path, tmp_path: Path) -> None:
+def test_register_runs_shows_the_runs_of_another_machine(
+    instance: dg.DagsterInstance, pipeline: Path, config: Path, tmp_path: Path
+) -> None:
     runs = tmp_path / "copied"
     shutil.copytree(pipeline, runs)
     before = tiny.file_hashes(runs)
@@ -356,6 +360,9 @@ def test_register_runs_shows_the_runs_of_another_machine(instance: dg.DagsterIns
             assert record.event.dagster_event.asset_check_evaluation_data.passed
     assert [count for _, count in register_runs(instance, RunStore(runs))] == [0, 0, 0]
     assert tiny.file_hashes(runs) == before
+    second = select_gstar(JobRequest(config, runs_dir=runs, run_id_mode="timestamp_counter").job())
+    assert [counted for counted in register_runs(instance, RunStore(runs)) if counted[1]] == [(second, 1)]
+    assert [count for _, count in register_runs(instance, RunStore(runs))] == [0, 0, 0, 0]  # neither of the two runs comes again
 
 
 def test_the_head_of_a_table_begins_with_what_differs_between_its_rows(pipeline: Path) -> None:
