@@ -363,6 +363,9 @@ def test_register_runs_shows_the_runs_of_another_machine(
     second = select_gstar(JobRequest(config, runs_dir=runs, run_id_mode="timestamp_counter").job())
     assert [counted for counted in register_runs(instance, RunStore(runs)) if counted[1]] == [(second, 1)]
     assert [count for _, count in register_runs(instance, RunStore(runs))] == [0, 0, 0, 0]  # neither of the two runs comes again
+    first = tiny.run_of(runs, "S01")
+    tiny.rewritten(first, "rate_targets", lambda data: data + b"\n")
+    assert list(register_runs(instance, RunStore(runs), [first.name])) == [(first.name, 2)]  # made again, with other bytes
 
 
 def test_the_head_of_a_table_begins_with_what_differs_between_its_rows(pipeline: Path) -> None:
