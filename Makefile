@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 PIP_AUDIT := 2.10.1
 FAULTS ?= --boundaries --trials 110 --signals 44 --seed 7
 
-.PHONY: audit bench bench-platform clean demo docs fuzz install lint model schemas screenshots serve-docs test test-fast test-faults test-harness \
+.PHONY: audit bench bench-platform clean demo docs fuzz install lint model schemas screenshots serve-docs test test-faults test-harness \
   test-platform test-wheel ui validate
 
 demo: model ## measure the demo's model, phase by phase
@@ -86,6 +86,7 @@ audit: ## known vulnerabilities of what the lock pins (needs the vulnerability s
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==$(PIP_AUDIT)
 	$(VENV)-audit/bin/pip-audit --disable-pip --require-hashes --requirement requirements.lock
+
 docs: $(VENV)-docs/.installed ## the documentation as a site, links checked; loads nothing from elsewhere
 	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict --quiet
 

@@ -4,7 +4,6 @@ import fcntl
 import logging
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from dagster import DagsterRunStatus, RunsFilter
 from sqlalchemy.exc import DBAPIError
 
 from avalanche_llm.errors import EnvironmentProblem
+from avalanche_llm.io.files import raw, write_atomically
 
 DEFAULT_HOME: Final = ".dagster_home"
 PID_TAG: Final = "avalanche/pid"
@@ -39,7 +39,8 @@ def dagster_home() -> Path:
         with tempfile.TemporaryFile(dir=home):
             pass
         if not (home / "dagster.yaml").exists():
-            shutil.copyfile(Path(__file__).with_name("dagster.yaml"), home / "dagster.yaml")
+            ours = Path(__file__).with_name("dagster.yaml").read_bytes()
+            write_atomically(home / "dagster.yaml", raw(ours))  # another command may be reading it
     except OSError as error:
         raise EnvironmentProblem(
             f"DAGSTER_HOME {home} cannot be written: {error.strerror or error}; set it to a folder of yours"
@@ -99,10 +100,11 @@ def free_slots_of_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 def claim_run(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> None:
     """Put this process on record as the one of the run, so that its slots are freed where it is killed.
 
-    The command line does so before the run; the UI, `dagster asset materialize` and `dg launch` start runs without it. Not on
-    Ray, where each step has a process of its own and a run outlives them.
+    The command line does so before the run; the UI, `dagster asset materialize` and `dg launch` start runs without it, and what
+    the UI runs again inherits the tags of a run whose process may be gone. Not on Ray, where each step has a process of its own
+    and a run outlives them.
     """
-    if RAY_STEP not in os.environ and PID_TAG not in context.run.tags:
+    if RAY_STEP not in os.environ and any(context.run.tags.get(name) != tag for name, tag in process_tags().items()):
         context.instance.add_run_tags(context.run.run_id, process_tags())
 
 

@@ -3,7 +3,6 @@
 The arithmetic of a verdict is the library's; here an artifact is read and counted.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from avalanche_llm.events.rate_match import Thresholds
+from avalanche_llm.io.files import read_frame, read_rows
 from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.phases.job import settings_of
 from avalanche_llm.plotting.schemas import SCHEMAS
@@ -43,7 +43,7 @@ def rate_match(kind: Literal["abs", "rel"]) -> Measure:
     """Whether every threshold is within its absolute or its relative tolerance."""
 
     def measure(run: Upstream, name: str) -> Measured:
-        rows = pq.read_table(run.artifact(name)).to_pandas()
+        rows = read_frame(run.artifact(name))
         found, events, r_star = Thresholds.from_rows(rows), settings_of(run).events, rows["r_star"].to_numpy()
         within = found.within_abs(r_star, events) if kind == "abs" else found.within_rel(r_star, events)
         numbers = {
@@ -87,22 +87,22 @@ def _numbers_of(path: Path, name: str) -> Iterator[pa.Array | pa.ChunkedArray]:
         return
     schema = SCHEMAS.get(name.rsplit("_", 1)[0])
     may_be_empty = {column.name for column in schema.columns if column.nullable} if schema else set()
-    file = pq.ParquetFile(path)
-    names = [entry.name for entry in file.schema_arrow if pa.types.is_floating(entry.type) and entry.name not in may_be_empty]
-    for batch in file.iter_batches(columns=names):
-        yield from batch.columns
+    with pq.ParquetFile(path) as file:
+        names = [entry.name for entry in file.schema_arrow if pa.types.is_floating(entry.type) and entry.name not in may_be_empty]
+        for batch in file.iter_batches(columns=names):
+            yield from batch.columns
 
 
 def b_tot_defined(run: Upstream, name: str) -> Measured:
     """How many rasters have no total branching."""
-    rows = pq.read_table(run.artifact(name), columns=["b_tot", "g"]).to_pandas()
+    rows = read_frame(run.artifact(name), ["b_tot"])
     silent = int(rows["b_tot"].isna().sum())
     return Measured(silent == 0, {"silent_rasters": silent, "rows": len(rows)})
 
 
 def gstar_bracketed(run: Upstream, name: str) -> Measured:
     """How many cells have each status."""
-    selections = json.loads(run.artifact(name).read_bytes())["selections"]
+    selections = read_rows(run.artifact(name), "selections", "status")
     counts = {status: sum(row["status"] == status for row in selections) for status in ("bracketed", "grid_edge", "no_crossing")}
     return Measured(counts["bracketed"] == len(selections), counts)
 
@@ -120,7 +120,7 @@ def slices_disjoint(run: Upstream, name: str) -> Measured:
 
 def marginals_exact(run: Upstream, name: str) -> Measured:
     """How many surrogates break a marginal that they promise to keep."""
-    rows = pq.read_table(run.artifact(name)).to_pandas()
+    rows = read_frame(run.artifact(name), ["marginals_exact", "cells"])
     broken = int((~rows["marginals_exact"]).sum())
     return Measured(broken == 0, {"surrogates": len(rows), "cells": int(rows["cells"].sum()), "broken": broken})
 
@@ -130,7 +130,7 @@ def rows_cover_grid(run: Upstream, name: str) -> Measured:
     settings = settings_of(run)
     axes = [settings.events.spike_defs, settings.events.target_rates, settings.gains.grid]
     wanted = pd.MultiIndex.from_product(axes)
-    found = pd.MultiIndex.from_frame(pq.read_table(run.artifact(name), columns=["spike_def_id", "target_rate", "g"]).to_pandas())
+    found = pd.MultiIndex.from_frame(read_frame(run.artifact(name), ["spike_def_id", "target_rate", "g"]))
     numbers = {
         "rows": len(found),
         "expected": len(wanted),
@@ -143,7 +143,7 @@ def rows_cover_grid(run: Upstream, name: str) -> Measured:
 
 def signatures_agree(run: Upstream, name: str) -> Measured:
     """In how many cells susceptibility peaks near g*."""
-    verdicts = json.loads(run.artifact(name).read_bytes())["verdicts"]
+    verdicts = read_rows(run.artifact(name), "verdicts", "agrees")
     agree = sum(verdict["agrees"] for verdict in verdicts)
     return Measured(agree == len(verdicts), {"agree": agree, "cells": len(verdicts)})
 
@@ -152,7 +152,7 @@ def pairs_complete(run: Upstream, name: str) -> Measured:
     """How many cells lack g = 1 or g*."""
     settings = settings_of(run)
     wanted = len(settings.events.spike_defs) * len(settings.events.target_rates)
-    rows = pq.read_table(run.artifact(name), columns=["spike_def_id", "target_rate", "g_condition"]).to_pandas()
+    rows = read_frame(run.artifact(name), ["spike_def_id", "target_rate", "g_condition"])
     pairs = rows.groupby(["spike_def_id", "target_rate"])["g_condition"].agg(lambda found: sorted(found) == ["g1", "gstar"])
     broken = int((~pairs).sum())
     return Measured(len(pairs) == wanted and not broken, {"cells": len(pairs), "expected": wanted, "broken": broken})
@@ -160,6 +160,6 @@ def pairs_complete(run: Upstream, name: str) -> Measured:
 
 def claims_supported(run: Upstream, name: str) -> Measured:
     """How many claims have each verdict."""
-    verdicts = [claim["verdict"] for claim in json.loads(run.artifact(name).read_bytes())["claims"]]
+    verdicts = [claim["verdict"] for claim in read_rows(run.artifact(name), "claims", "verdict")]
     counts = {verdict.replace(" ", "_"): verdicts.count(verdict) for verdict in sorted(set(verdicts))}
     return Measured(set(verdicts) == {"supported"}, counts)

@@ -1,9 +1,10 @@
 """Runs that another machine made, shown in the UI: their artifacts are reported as materialized, their checks as evaluated.
 
-Nothing is computed or copied. A run whose artifacts are all on record already is passed over.
+Nothing is computed or copied. A run whose artifacts are all on record already, the same bytes, is passed over.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 import dagster as dg
 from dagster import DagsterInstance
@@ -17,8 +18,11 @@ from dagster._core.definitions.data_version import (
 from avalanche_dagster.checks import checks_of
 from avalanche_dagster.results import held, metadata_of
 from avalanche_dagster.specs import asset_key, upstream_keys
+from avalanche_llm.io.artifacts import index_by_path
 from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.stages import Stage, stages
+
+PAGE: Final = 100
 
 
 def register_runs(instance: DagsterInstance, store: RunStore, run_ids: Iterable[str] = ()) -> Iterator[tuple[str, int]]:
@@ -61,9 +65,12 @@ def _register(instance: DagsterInstance, stage: Stage, run: Upstream) -> int:
 
 
 def _is_recorded(instance: DagsterInstance, stage: Stage, run: Upstream, name: str) -> bool:
-    """Whether the last materialization of an artifact in its role's partition is this run's."""
-    latest = next(_materializations(instance, asset_key(stage, name), run, page=1), None)
-    return latest is not None and _run_of(latest) == run.run_id
+    """Whether this run's artifact, with the bytes that it has, is among the materializations of its role's partition."""
+    sha256 = index_by_path(run.record)[stage.artifacts[name]]["sha256"]
+    return any(
+        _run_of(record) == run.run_id and (record.event_log_entry.tags or {}).get(DATA_VERSION_TAG) == sha256
+        for record in _materializations(instance, asset_key(stage, name), run)
+    )
 
 
 def _provenance(instance: DagsterInstance, stage: Stage, run: Upstream) -> dict[str, str]:
@@ -90,13 +97,11 @@ def _run_of(record: dg.EventLogRecord) -> str | None:
     return str(found.metadata["run_id"].value) if found is not None and "run_id" in found.metadata else None
 
 
-def _materializations(
-    instance: DagsterInstance, key: dg.AssetKey, run: Upstream, *, page: int = 100
-) -> Iterator[dg.EventLogRecord]:
+def _materializations(instance: DagsterInstance, key: dg.AssetKey, run: Upstream) -> Iterator[dg.EventLogRecord]:
     """What is on record of an artifact in the partition of a run's role, newest first, fetched a page at a time."""
     wanted, cursor = dg.AssetRecordsFilter(key, asset_partitions=[run.record["model"]["role"]]), None
     while True:
-        found = instance.fetch_materializations(wanted, limit=page, cursor=cursor)
+        found = instance.fetch_materializations(wanted, limit=PAGE, cursor=cursor)
         yield from found.records
         if not found.has_more:
             return

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from avalanche_dagster.checks import checks_of
 from avalanche_dagster.specs import asset_key
 from avalanche_llm.io.artifacts import index_by_path
+from avalanche_llm.io.files import read_frame
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.plotting.tables import markdown_head
 from avalanche_llm.stages import Stage
@@ -63,14 +64,15 @@ def _preview(path: Path) -> dict[str, Any]:
 
 
 def _table_preview(path: Path) -> dict[str, Any]:
-    table = pq.ParquetFile(path)
-    head = table.read_row_group(0).slice(0, PREVIEW_ROWS).to_pandas() if table.num_row_groups else None
-    metadata: dict[str, Any] = {"dagster/row_count": table.metadata.num_rows}
+    with pq.ParquetFile(path) as table:
+        names, n_rows = table.schema_arrow.names, table.metadata.num_rows
+        head = next(table.iter_batches(batch_size=PREVIEW_ROWS), None)
+    metadata: dict[str, Any] = {"dagster/row_count": n_rows}
     if head is not None:
-        metadata["head"] = dg.MetadataValue.md(markdown_head(_varying_first(head), PREVIEW_ROWS))
-    if {"g", "b_tot"} <= set(table.schema_arrow.names):
-        numbers = [name for name in KEY_NUMBERS if name in table.schema_arrow.names]
-        rows = pq.read_table(path, columns=["g", *numbers]).to_pandas()
+        metadata["head"] = dg.MetadataValue.md(markdown_head(_varying_first(head.to_pandas()), PREVIEW_ROWS))
+    if {"g", "b_tot"} <= set(names):
+        numbers = [name for name in KEY_NUMBERS if name in names]
+        rows = read_frame(path, ["g", *numbers])
         at_one = rows[rows["g"] == 1.0]
         metadata |= {f"{name}_at_g1": float(at_one[name].mean()) for name in numbers if len(at_one)}
     return metadata

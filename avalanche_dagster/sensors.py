@@ -19,7 +19,7 @@ NULLS, ANALYSIS = stages()["PHASE4_RUN_NULLS"], stages()["PHASE5_ANALYZE_AND_EXP
     description="Starts phase 5 when phase 4 is complete, with the config that phase 4 was run with.",
 )
 def analyze_when_nulls_are_complete(context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry) -> dg.RunRequest:
-    """One run request a phase 4 run; the run's own resolved config is the config, so the two belong together."""
+    """One run request a phase 4 run, which is named as upstream; its own resolved config is the config of both."""
     materialization = asset_event.asset_materialization
     if materialization is None or materialization.partition is None:
         raise dg.DagsterInvariantViolationError("the sensor follows materializations of a partitioned asset alone")
@@ -27,7 +27,7 @@ def analyze_when_nulls_are_complete(context: dg.SensorEvaluationContext, asset_e
     folder = next(
         parent for parent in Path(str(materialization.metadata["artifact_path"].value)).parents if parent.name == run_id
     )
-    instrument = {"config": str(folder / CONFIG_NAME), "runs_dir": str(folder.parent), "allow_resume": True}
+    instrument = {"config": str(folder / CONFIG_NAME), "runs_dir": str(folder.parent), "dep": [run_id], "allow_resume": True}
     return dg.RunRequest(
         run_key=str(folder),  # the same content under another runs folder is another run to analyse
         partition_key=materialization.partition,

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -80,10 +79,10 @@ def parse_canon(markdown: str, source: str) -> Canon:
     return Canon(_freeze(parsed["CANON"]))
 
 
-@lru_cache(maxsize=4)
-def load_canon(path: Path | None = None) -> Canon:
-    """The registry that ships with the package, or the one at `path`."""
-    path = path or packaged("spec/00_CANONICAL.md")
+@lru_cache(maxsize=1)
+def load_canon() -> Canon:
+    """The registry that ships with the package, read once."""
+    path = packaged("spec/00_CANONICAL.md")
     if not path.is_file():
         raise ConfigError(f"the registry {path} is missing: reinstall avalanche_llm")
     return parse_canon(path.read_text(encoding="utf-8"), path.name)

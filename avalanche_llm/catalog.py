@@ -41,7 +41,7 @@ class Entry:
             return ""
         try:
             return summarise(self)
-        except (OSError, ValueError, KeyError, TypeError, MissingArtifact) as error:
+        except (OSError, ValueError, LookupError, TypeError, MissingArtifact) as error:
             return f"unreadable: {error}"
 
     def path(self, artifact: str) -> Path:
@@ -110,7 +110,7 @@ def _marginals(entry: Entry) -> str:
 def _analysis(entry: Entry) -> str:
     summary = read_frame(entry.path("T01_SUMMARY_parquet"), ["g", "delta_b_tot"])
     excess = summary.loc[summary["g"] == 1.0, "delta_b_tot"]
-    return f"delta_b_tot at g = 1: {excess.min():.3f} to {excess.max():.3f}"
+    return f"delta_b_tot at g = 1: {excess.min():.3f} to {excess.max():.3f}" if len(excess) else ""  # the grid may leave 1 out
 
 
 def _generalized(entry: Entry) -> str:

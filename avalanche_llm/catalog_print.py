@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from avalanche_llm.catalog import Entry, downstream
 from avalanche_llm.cost import GIB
@@ -20,7 +21,7 @@ def print_list(found: Sequence[Entry], root: Path, console: Console | None = Non
     """One row a run, oldest first; in a file or a pipe one line a run."""
     console = console or _console()
     if not found:
-        console.print(f"no runs under {root}; python -m avalanche_llm run_all makes them")
+        console.print(f"no runs under {root}; python -m avalanche_llm run_all makes them", markup=False, highlight=False)
         return
     table, short = Table(box=None, pad_edge=False), console.width < WIDE
     for name in ("run", "phase", "role", "status"):
@@ -28,8 +29,9 @@ def print_list(found: Sequence[Entry], root: Path, console: Console | None = Non
     table.add_column("found", overflow="fold")
     for entry in sorted(found, key=lambda entry: str(entry.record.get("created_utc", ""))):
         role = entry.record.get("model", {}).get("role", "")
-        status = f"[{COLOURS[entry.status]}]{entry.status}[/]"
-        table.add_row(entry.run_id, _phase(entry).split("_")[0] if short else _phase(entry), role, status, entry.numbers())
+        phase = _phase(entry).split("_")[0] if short else _phase(entry)
+        # Text: in a plain string rich would take what stands in brackets for a style
+        table.add_row(entry.run_id, phase, role, Text(entry.status, COLOURS[entry.status]), Text(entry.numbers()))
     console.print(table)
 
 
@@ -40,7 +42,7 @@ def print_run(entry: Entry, store: RunStore, console: Console | None = None) -> 
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in _facts(entry, store):
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     console.print(table, highlight=False)
 
 

@@ -39,14 +39,15 @@ def run_phase(arguments: Namespace) -> None:
 
 
 def report(arguments: Namespace) -> None:
-    """Make the report of the named runs, with the config of the first of them unless another is given."""
+    """Make the report of the named runs, beside them, with the config of the first of them unless another is given."""
     if arguments.run_ids and arguments.config is None:
         from avalanche_llm.canon import load_canon
         from avalanche_llm.io.artifacts import CONFIG_NAME
         from avalanche_llm.io.store import RunStore
+        from avalanche_llm.resources import written_out
 
-        store = RunStore(arguments.runs_dir or Path(load_canon()["PATH.RUNS_DIR"]))
-        arguments.config = store.get(arguments.run_ids[0]).folder / CONFIG_NAME
+        arguments.runs_dir = arguments.runs_dir or Path(load_canon()["PATH.RUNS_DIR"])  # that config may name another folder
+        arguments.config = RunStore(written_out(arguments.runs_dir)).get(arguments.run_ids[0]).folder / CONFIG_NAME
     arguments.dep = [*arguments.dep, *arguments.run_ids]
     run_phase(arguments)
 
@@ -90,11 +91,18 @@ def run_everything(arguments: Namespace) -> None:
 
 
 def register(arguments: Namespace) -> None:
-    """Report complete runs to the Dagster instance."""
+    """Report complete runs to the Dagster instance, or with --dry_run print which."""
+    store = make_request(arguments).job().store
+    if arguments.dry_run:
+        from avalanche_llm.stages import stages
+
+        named = [store.get(run_id) for run_id in arguments.run_ids]
+        for run in named or [run for stage in stages().values() for run in store.complete_runs(stage.tag)]:
+            print(run.run_id)
+        return
     from avalanche_dagster.instance import open_instance
     from avalanche_dagster.register import register_runs
 
-    store = make_request(arguments).job().store
     with open_instance() as instance:
         for run_id, artifacts in register_runs(instance, store, arguments.run_ids):
             print(f"{run_id}: " + (f"{artifacts} artifacts registered" if artifacts else "was on record"), flush=True)
@@ -119,6 +127,7 @@ def runs(arguments: Namespace) -> None:
 
 
 def _print_plan(job: "Job", command: str) -> None:
+    from avalanche_llm.cost import require_within_budget
     from avalanche_llm.errors import RunExists
     from avalanche_llm.plan import plan_lines, plan_phase
     from avalanche_llm.stages import stage_for_command
@@ -128,5 +137,10 @@ def _print_plan(job: "Job", command: str) -> None:
     print("\n".join(plan_lines(plan, job)))
     for phase_id in stage.needs:
         job.upstream(phase_id)
-    if plan.state == "complete" or (plan.state != "new" and not job.allow_resume):
-        raise RunExists(f"{job.store.root / plan.run_id} is {plan.state}; the phase would not start")
+    if stage.runs_model:
+        require_within_budget(job.settings, stage, job.n_gstar())
+    folder = job.store.root / plan.run_id
+    if plan.state == "complete" or (plan.state == "incomplete" and not job.allow_resume):
+        raise RunExists(f"{folder} is {plan.state}; the phase would not start")
+    if plan.state != "new":
+        job.store.resumable(folder, stage, job.allow_resume)

@@ -181,5 +181,6 @@ def resolve_config(path: Path | None, canon: Canon, overrides: Overrides | None 
     values = resolve_references(load_merged(local(path or str(canon["PATH.CONFIG_PIPELINE"]))), canon)
     overrides = overrides or Overrides()
     run = values.get("run")
-    role = overrides.model_role or (run.get("model_role", "") if isinstance(run, dict) else "")
+    role = overrides.model_role or (run.get("model_role") if isinstance(run, dict) else None)
+    role = role if isinstance(role, str) else ""  # what is no role is refused when the settings are parsed
     return ResolvedConfig.of(merge(values, resolve_references(overrides.as_config(role), canon, "command line")))

@@ -102,7 +102,7 @@ def over_budget(settings: Settings, cost: Cost) -> tuple[str, ...]:
     over = []
     if cost.seconds is not None and device == "cuda" and cost.seconds / 3600 > budgets.gpu_hours_max:
         over.append(f"{cost.seconds / 3600:.1f} GPU hours, budgets.gpu_hours_max is {budgets.gpu_hours_max:g}")
-    limit = budgets.memory_gib_max[device]  # type: ignore[index]  # cpu or cuda
+    limit: float = getattr(budgets.memory_gib_max, device)
     if cost.memory_gib is not None and cost.memory_gib > limit:
         over.append(f"{cost.memory_gib:.1f} GiB, budgets.memory_gib_max.{device} is {limit:g}")
     return tuple(over)

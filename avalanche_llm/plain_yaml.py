@@ -47,7 +47,7 @@ def parse_yaml(data: bytes) -> Any:
         root = loader.get_single_node()
         if root is None:
             return None
-        _count(root, {}, 0)
+        _measure(root, {}, 0)
         return loader.construct_document(root)
     finally:
         loader.dispose()
@@ -65,24 +65,26 @@ def check_scalar(value: Any, where: str) -> None:
         raise ConfigError(f"{where}: expected text, a number, true, false or null, found a {type(value).__name__}; quote it")
 
 
-def _count(node: yaml.Node, sizes: dict[yaml.Node, int], depth: int) -> int:
-    """Values below `node` with every alias written out; one that is being counted when it is met again contains itself."""
-    if depth > MAX_DEPTH:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-    size = sizes.get(node)
-    if size is None:
-        sizes[node] = 0
+def _measure(node: yaml.Node, known: dict[yaml.Node, tuple[int, int]], depth: int) -> tuple[int, int]:
+    """Values in `node` and levels below it, aliases written out; one that is met again while it is measured contains itself."""
+    size, height = known.get(node, (-1, 0))
+    if size == 0:
+        raise ValueError(f"a value contains itself{node.start_mark}")
+    if size < 0 and depth <= MAX_DEPTH:
+        known[node] = 0, 0
         if isinstance(node, yaml.MappingNode):
             _refuse_equal_keys(node)
             inner = [part for pair in node.value for part in pair]
         else:
             inner = node.value if isinstance(node, yaml.SequenceNode) else []
-        size = sizes[node] = 1 + sum(_count(part, sizes, depth + 1) for part in inner)
-    elif size == 0:
-        raise ValueError(f"a value contains itself{node.start_mark}")
+        below = [_measure(part, known, depth + 1) for part in inner]
+        size, height = 1 + sum(size for size, _ in below), max((1 + height for _, height in below), default=0)
+        known[node] = size, height
+    if depth + height > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
     if size > MAX_VALUES:
         raise ValueError(f"more than {MAX_VALUES} values with aliases written out")
-    return size
+    return size, height
 
 
 def _refuse_equal_keys(node: yaml.MappingNode) -> None:

@@ -25,12 +25,18 @@ def local(name: str | Path) -> Path:
     So `configs/demo.yaml` and `data/jargon.txt` name the same files in every folder. A name that is neither comes back as it is.
     Raises EnvironmentProblem where `name` cannot name a file.
     """
-    try:
-        here = Path(name).expanduser()
-        found = here.exists()
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long, the home of nobody
-        raise EnvironmentProblem(f"{str(name)!r} cannot be a path here: {reason(error)}; check it") from error
-    if here.is_absolute() or found or here.parts[:1] not in SHIPPED or ".." in here.parts:
+    here = written_out(name)
+    if here.is_absolute() or here.exists() or here.parts[:1] not in SHIPPED or ".." in here.parts:
         return here
     shipped = packaged(here.as_posix())
     return shipped if shipped.exists() else here
+
+
+def written_out(name: str | Path) -> Path:
+    """`name` as a path, `~` written out. Raises EnvironmentProblem where it cannot name a file."""
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, the home of nobody
+        raise EnvironmentProblem(f"{str(name)!r} cannot be a path here: {reason(error)}; check it") from error
+    return path

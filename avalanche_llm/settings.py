@@ -1,8 +1,8 @@
 """The resolved config as frozen, validated values. A key that is not here is an error, so a typing mistake cannot pass."""
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -48,7 +48,8 @@ class Pipeline(Section):
     @model_validator(mode="after")
     def _leaves_tokens(self) -> "Pipeline":
         if self.burn_in_tokens > self.seq_len_tokens - 2:
-            raise ValueError("burn_in_tokens must leave at least two tokens of a window")
+            of = f"found {self.burn_in_tokens} of {self.seq_len_tokens}"
+            raise ValueError(f"burn_in_tokens must leave at least two tokens of a window, {of}")
         return self
 
 
@@ -112,12 +113,19 @@ class Throughput(Section):
     cuda: Positive
 
 
+class Memory(Section):
+    """GiB by kind of device."""
+
+    cpu: Positive
+    cuda: Positive
+
+
 class Budgets(Section):
-    """memory_gib_max by device kind (cpu, cuda)."""
+    """What a phase may take, and how fast and how large the device is."""
 
     gpu_hours_max: Positive
     effective_tflops: Throughput
-    memory_gib_max: dict[Literal["cpu", "cuda"], Positive]
+    memory_gib_max: Memory
 
 
 class Settings(Section):
@@ -151,27 +159,30 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("config: " + "; ".join(_complaints(error, values))) from error
+        raise ConfigError("config: " + "; ".join(_complaints(error))) from error
     _ = settings.model
     return settings
 
 
-def _complaints(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
-    lines = []
+def _complaints(error: ValidationError) -> Iterator[str]:
     for problem in error.errors(include_url=False):
-        place = ".".join(str(part) for part in problem["loc"])
+        parts, kind, found = [str(part) for part in problem["loc"]], problem["type"], problem["input"]
         text = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            text = "unknown key" + nearest(str(problem["loc"][-1]), _known_keys())
-        elif problem["type"] != "missing":
-            text += f", found {problem['input']!r}"
-        if problem["type"] == "literal_error":
-            text += nearest(str(problem["input"]), re.findall(r"'(\w+)'", problem["ctx"]["expected"]))
-        lines.append(f"{place}: {text}")
-    return lines
+        if kind == "extra_forbidden":
+            yield f"{'.'.join(parts)}: unknown key{nearest(parts[-1], _known_keys())}"
+            continue
+        if kind != "missing" and not (kind == "value_error" and (", found " in text or isinstance(found, dict))):
+            text += f", found {found!r}"
+        if kind == "literal_error":
+            text += nearest(str(found), re.findall(r"'(\w+)'", problem["ctx"]["expected"]))
+        # a part with a bracket is pydantic's name of the member of a union that it tried, or of a mapping's key
+        yield f"{'.'.join(part for part in parts if '[' not in part)}: {text}"
 
 
-def _known_keys() -> list[str]:
-    sections = [field.annotation for field in Settings.model_fields.values()]
-    inner = [key for section in sections for key in getattr(section, "model_fields", {})]
-    return [*Settings.model_fields, *inner]
+def _known_keys(section: type[Section] = Settings) -> Iterator[str]:
+    """Every key of a section and of those below it."""
+    for name, field in section.model_fields.items():
+        yield name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, Section):
+                yield from _known_keys(kind)

@@ -44,6 +44,17 @@ def test_numbers_are_those_of_the_artifacts(store: RunStore) -> None:
     assert calibrated == f"2 definitions, 2 rates from {min(tiny.RATES):g} to {max(tiny.RATES):g}; 0 silent units"
     grid.path("metrics").write_bytes(b"no parquet")
     assert grid.numbers().startswith("unreadable: ")
+    first = find(store, tiny.run_of(store.root, "S01").name)
+    first.path("rate_targets").chmod(0o644)
+    first.path("rate_targets").write_bytes(b'{"spike_defs": [], "silent_units": 0}')
+    assert first.numbers().startswith("unreadable: ")
+
+
+def test_brackets_in_a_name_are_shown_and_no_style(store: RunStore) -> None:
+    moved = RunStore(store.root.rename(store.root.with_name("[red]runs")))
+    shown = printed(print_run, find(moved, tiny.run_of(moved.root, "S01").name), moved)
+    assert "[red]runs/RUN_S01" in "".join(shown.split())
+    assert "[red]runs" in "".join(printed(print_list, [], moved.root).split())
 
 
 def test_a_pipe_gets_one_line_a_run_and_a_narrow_terminal_short_names(

@@ -23,6 +23,8 @@ from avalanche_llm.config import Overrides
 from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.io.store import RunStore
 from avalanche_llm.phases import validate_env
+from avalanche_llm.phases.calibrate import calibrate
+from avalanche_llm.phases.job import JobRequest
 from avalanche_llm.settings_sources import ModelChoice
 from avalanche_llm.stages import stages
 
@@ -214,6 +216,48 @@ def test_dry_run_of_an_incomplete_run_needs_allow_resume(config: Path, runs: Pat
     tiny.job_of(config, runs).begin("PHASE1_CALIBRATE").release()
     cli("phase1_calibrate", "--dry_run", *at(config, runs)).fails(4, r"RUN_S01_\w+ is incomplete; the phase would not start")
     assert cli("phase1_calibrate", "--dry_run", "--allow_resume", *at(config, runs)).code == 0
+
+
+def test_dry_run_refuses_what_the_phase_would_refuse(
+    config: Path, model_folder: Path, runs: Path, tmp_path: Path, cli: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costly = tiny.write_config(tmp_path / "costly.yaml", model_folder, budgets__gpu_hours_max=1e-12)
+    cli("phase1_calibrate", "--dry_run", "--device", "cuda", *at(costly, runs)).fails(2, "would take .* GPU hours")
+    begun = tiny.job_of(config, runs).begin("PHASE1_CALIBRATE")
+    begun.release()
+    with monkeypatch.context() as other_code:
+        other_code.setattr("avalanche_llm.io.store.code_version", lambda: "9.9.9+src.000000000000")
+        cli("phase1_calibrate", "--dry_run", "--allow_resume", *at(config, runs)).fails(2, "was begun by code")
+    (begun.folder / "run_record.json").write_bytes(b"{}")
+    cli("phase1_calibrate", "--dry_run", *at(config, runs)).fails(2, r"breaks spec/run_record\.schema\.json")
+
+
+def test_dry_run_of_register_names_the_runs_and_records_nothing(
+    copied: Path, config: Path, tmp_path: Path, cli: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    names = [tiny.run_of(copied, tag).name for tag in ("S01", "S02", "S02B")]
+    assert cli("register", "--dry_run", *at(config, copied)).out.split() == names
+    assert cli("register", "--dry_run", names[1], *at(config, copied)).out.split() == names[1:2]
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_home_folder_in_the_name_of_the_runs_folder_is_written_out(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = tiny.write_config(tmp_path / "c.yaml", model_folder, paths__runs_dir="~/measured")
+    assert JobRequest(config).job().store.root == tmp_path / "measured"
+    assert JobRequest(config, runs_dir=Path("~/other")).job().store.root == tmp_path / "other"
+
+
+def test_report_of_named_runs_looks_for_all_it_needs_where_they_lie(
+    model_folder: Path, runs: Path, tmp_path: Path, cli: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny.write_config(tmp_path / "c.yaml", model_folder, paths__runs_dir=str(tmp_path / "elsewhere"))
+    run_id = calibrate(JobRequest(config, runs_dir=runs).job())
+    monkeypatch.chdir(tmp_path)
+    cli("report", run_id, "--dry_run").fails(3, "no complete phase7_paper_export run for this config under runs; ")
 
 
 def test_dry_run_validates_the_config(model_folder: Path, tmp_path: Path, runs: Path, cli: Main) -> None:

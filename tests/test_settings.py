@@ -57,7 +57,7 @@ def test_settings_are_frozen(good: dict[str, Any]) -> None:
         ("gains.grid", [1.0, None], r"gains\.grid\.1: .*valid number"),
         ("gains.grid", [], r"gains\.grid: .*at least 1 item"),
         ("gains.grid", 1.0, r"gains\.grid: .*valid tuple"),
-        ("gains.grid", [1.0, 1.0], r"gains\.grid: values must be distinct"),
+        ("gains.grid", [1.0, 1.0], r"gains\.grid: values must be distinct, found \[1\.0, 1\.0\]$"),
         ("gains.grid", [1.1, 1.0], r"gains: grid must rise"),
         ("gains.grid", [0.9, 1.1], r"gains: grid must contain the baseline gain 1"),
         (
@@ -73,11 +73,20 @@ def test_settings_are_frozen(good: dict[str, Any]) -> None:
         ("run.model_role", "TEACHER", r"run\.model_role: .*'BASE' or 'INSTRUCT'"),
         ("pipeline.batch_windows", 0, r"pipeline\.batch_windows: .*greater than or equal to 1"),
         ("pipeline.batch_windows", True, r"pipeline\.batch_windows: .*number.*, found True"),
-        ("pipeline.burn_in_tokens", 63, r"pipeline: burn_in_tokens must leave at least two tokens"),
+        ("pipeline.burn_in_tokens", 63, r"pipeline: burn_in_tokens must leave at least two tokens of a window, found 63 of 64$"),
         ("pipeline.gstar_method", "loudest", r"pipeline\.gstar_method: .*btot_near_one"),
         ("datasets.A.n_windows_calibration", 2.5, r"datasets\.A\.n_windows_calibration: .*valid integer"),
         ("pipeline.batch_window", 4, r"pipeline\.batch_window: unknown key, did you mean batch_windows\?"),
-        ("datasets.A.splitt", "train", r"datasets\.A\.splitt: unknown key"),
+        ("datasets.A.splitt", "train", r"datasets\.A\.splitt: unknown key, did you mean split\?"),
+        ("models.INSTRUCT.revison", "main", r"models\.INSTRUCT\.revison: unknown key, did you mean revision\?"),
+        ("a[b", 1, r"config: a\[b: unknown key$"),
+        (
+            "budgets.effective_tflops.cpu",
+            -1,
+            r"^config: budgets\.effective_tflops\.cpu: Input should be greater than 0, found -1; "
+            r"budgets\.effective_tflops\.cpu: Input should be 'measured', found -1$",
+        ),
+        ("budgets.memory_gib_max.tpu", 16.0, r"budgets\.memory_gib_max\.tpu: unknown key"),
         ("gain", {"grid": [1.0]}, r"gain: unknown key, did you mean gains\?"),
     ],
 )
@@ -92,6 +101,12 @@ def test_parse_settings_names_every_missing_section(good: dict[str, Any]) -> Non
     del good["gains"], good["events"]
     with pytest.raises(ConfigError, match=r"gains: Field required; events: Field required"):
         parse_settings(good)
+
+
+def test_parse_settings_wants_a_memory_budget_for_both_kinds_of_device(good: dict[str, Any]) -> None:
+    budgets = good["budgets"] | {"memory_gib_max": {"cpu": 16.0}}
+    with pytest.raises(ConfigError, match=r"budgets\.memory_gib_max\.cuda: Field required"):
+        parse_settings(good | {"budgets": budgets})
 
 
 def test_parse_settings_wants_a_model_for_the_role_of_the_run(good: dict[str, Any]) -> None:

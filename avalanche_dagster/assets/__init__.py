@@ -1,1 +1,1 @@
-"""Asset definitions, one module a phase."""
+"""Asset definitions: the grid as a graph, every other phase as one step."""

@@ -73,7 +73,7 @@ class RunStore:
                     run = Run(folder, stage, read_record(folder))
                     break
                 if mode == "content_hash":
-                    run = self._resumable(folder, stage, allow_resume)
+                    run = self.resumable(folder, stage, allow_resume)
                     break
             else:
                 raise EnvironmentProblem(f"no free run id for {stage.tag} in this second; try again")
@@ -112,7 +112,8 @@ class RunStore:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    def _resumable(self, folder: Path, stage: Stage, allow_resume: bool) -> Run:
+    def resumable(self, folder: Path, stage: Stage, allow_resume: bool) -> Run:
+        """The run at `folder` to go on with, without its lock. Raises what a phase that finds it there is refused with."""
         if folder.is_symlink():
             raise RunExists(f"{folder} is a link, and no run is written through one; remove it, or put the folder there")
         record = read_record(folder)

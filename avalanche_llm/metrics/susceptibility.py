@@ -114,7 +114,7 @@ def _log_chi(
 
 def _centre(log_chi: Float64[np.ndarray, "*cond"], n: int, tail: float) -> Float64[np.ndarray, "*cond"]:
     """log chi times Bonett's c, with the sample variance in place of the population's."""
-    return log_chi + np.log(n / (n - 1.0)) + np.log(n / (n - stats.norm.ppf(tail)))
+    return np.asarray(log_chi + np.log(n / (n - 1.0)) + np.log(n / (n - stats.norm.ppf(tail))))
 
 
 def _standard_error(totals: Int64[np.ndarray, "*cond seq"], eps: float) -> Float64[np.ndarray, "*cond"]:

@@ -13,6 +13,7 @@ from avalanche_llm.io.files import read_rows
 from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.plain_yaml import read_yaml
 from avalanche_llm.release.chain import require_intact
+from avalanche_llm.resources import written_out
 from avalanche_llm.run_id import RunIdMode
 from avalanche_llm.settings import Settings, parse_settings
 from avalanche_llm.stages import stages
@@ -33,7 +34,7 @@ class JobRequest:
         """The config read, resolved and validated (ConfigError otherwise)."""
         config = resolve_config(self.config, load_canon(), self.overrides)
         settings = parse_settings(config.values)
-        store = RunStore(self.runs_dir or Path(settings.paths.runs_dir))
+        store = RunStore(written_out(self.runs_dir or settings.paths.runs_dir))
         return Job(config, settings, store, self.run_id_mode, self.allow_resume, self.pinned)
 
 
