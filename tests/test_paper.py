@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from report_case import BEFORE_THE_PAPER
 from avalanche_llm.errors import MissingArtifact, SchemaError
 from avalanche_llm.io.artifacts import index_by_path, read_record
 from avalanche_llm.io.store import RunStore
+from avalanche_llm.paper import sections
 from avalanche_llm.paper.claim import verdict_of
 from avalanche_llm.paper.claims import all_claims
 from avalanche_llm.paper.export import same_bytes
 from avalanche_llm.paper.facts import Origin, Sheet, written
 from avalanche_llm.paper.inputs import PaperInputs
 from avalanche_llm.paper.lint import lint_artifacts, lint_citations, lint_wording, read_bibliography
-from avalanche_llm.paper.prose import TYPED_NUMBER, prose
+from avalanche_llm.paper.prose import TYPED_NUMBER, Prose, prose
+from avalanche_llm.paper.rows import Column, rows_of
 from avalanche_llm.paper.sections import exports, pages
 from avalanche_llm.phases.job import Job
 from avalanche_llm.phases.paper_export import export_paper, tables
@@ -92,6 +94,33 @@ def test_every_number_of_the_results_is_a_fact(inputs: PaperInputs) -> None:
         assert not TYPED_NUMBER.search(re.sub(r"\]\([^)]*\)", "]", words))
         assert len(made[name].facts) > 20
         assert all(fact.origin.sha256 for fact in made[name].facts)
+
+
+def test_every_number_of_a_table_stands_with_its_interval(inputs: PaperInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the rows of a table hold both ends of an interval, the paper shows them: spec 20."""
+    shown: list[tuple[Sheet, list[Column]]] = []
+
+    def noted(sheet: Sheet, columns: Sequence[str | Column]) -> Prose:
+        shown.append((sheet, [column if isinstance(column, Column) else Column(column, column) for column in columns]))
+        return rows_of(sheet, columns)
+
+    monkeypatch.setattr(sections, "rows_of", noted)
+    names = {f"paper_{name}": name for name in ("snapshot", "methods", "results", "limitations", "provenance", "claims")}
+    pages(inputs, all_claims(inputs), names)
+    bare = [
+        column.name
+        for sheet, columns in shown
+        for column in columns
+        for stem in (f"{column.name}_ci", f"opt_{column.name}_ci")
+        if f"{stem}_low" in sheet.frame and not column.ends and f"{stem}_low" not in [other.name for other in columns]
+    ]
+    assert len(shown) >= 8
+    assert bare == []
+
+
+def test_the_limitations_deny_no_interval_that_is_there(both: tuple[Job, Path]) -> None:
+    """The excess over the swap is decided by its interval (excess_swap): the page may not say that there is none."""
+    assert "has no interval" not in paper(both[1])["03_LIMITATIONS.md"]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def _always(inputs: PaperInputs) -> list[Prose]:
         prose("Dependence. Cells share windows, events and one model; k of n cells is a count and no test."),
         prose(
             "A drive that all layers share at a token raises b_depth without anything being passed on. The margin-preserving "
-            "swap takes much of it away and has no interval; no surrogate here takes away all of it."
+            "swap takes much of it away; no surrogate here takes away all of it."
         ),
         prose("Attention links distant tokens; neighbours on the lattice are not the only ones that could pass activity on."),
         prose(

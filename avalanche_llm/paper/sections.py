@@ -24,10 +24,12 @@ _OVER_NULLS: Final = (
     Column("permutation", "b_tot_perm"),
     _EXCESS,
     Column("depth over shift", "opt_delta_b_depth_shift", "opt_delta_b_depth_shift_ci"),
-    Column("over swap", "opt_swap_delta_b_tot"),
+    Column("over swap", "opt_swap_delta_b_tot", "opt_swap_delta_b_tot_ci"),
     Column("chi", "chi", "opt_chi_ci"),
 )
+_PPL: Final = Column("ppl", "ppl", "opt_ppl_ci")
 _ACCURACY: Final = Column("accuracy", "accuracy", "accuracy_ci")
+_CLOZE: Final = Column("opt_acc_cloze", "opt_acc_cloze", "opt_acc_cloze_ci")
 _CHANGE: Final = Column("NLL at g* minus baseline", "opt_diff_nll_mean", "opt_diff_nll_mean_ci")
 _TAIL: Final = ("g", "xmin", "n_tail", "alpha_powerlaw", "llr_powerlaw_vs_lognormal", "opt_vuong_p_lognormal", "opt_reason")
 _CRACKLING: Final = ("g", Column("gamma", "crackling_gamma", "crackling_ci"), "n_duration_points", "r2", "pass", "opt_reason")
@@ -98,10 +100,10 @@ def _results(inputs: PaperInputs, claims: Sequence[Claim]) -> list[Prose]:
         heading("Interventions at the selected gain"),
         rows_of(sheets["T06_ABLATIONS"], ("g_condition", "g", "intervention_id", "b_tot", "delta_b_tot", "chi", "opt_status")),
         heading("Data set B"),
-        rows_of(sheets["T02_GENERALIZATION"], ("g_condition", *both, _B_TOT, _EXCESS, _NLL, "ppl")),
+        rows_of(sheets["T02_GENERALIZATION"], ("g_condition", *both, _B_TOT, _EXCESS, _NLL, _PPL)),
         rows_of(sheets["T02_GENERALIZATION"].equal(g_condition="gstar"), ("g", _CHANGE)),
         heading("Questions"),
-        rows_of(sheets["T03_ARC"], ("g_condition", "g", "n_questions", _ACCURACY, "opt_acc_cloze", "opt_mcnemar_p")),
+        rows_of(sheets["T03_ARC"], ("g_condition", "g", "n_questions", _ACCURACY, _CLOZE, "opt_mcnemar_p")),
     ]
     if "T07_REPLICATION_SUMMARY" in sheets:
         twins = [f"{name}_{role}" for name in ("gstar", "delta_b_tot_at_gstar", "chi_at_gstar") for role in ("base", "instruct")]
