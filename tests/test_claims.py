@@ -16,7 +16,7 @@ from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.paper import claims_elsewhere, claims_on_a
 from avalanche_llm.paper.claim import Claim
 from avalanche_llm.paper.facts import Origin, Sheet
-from avalanche_llm.paper.inputs import CELL, SELECTIONS, VERDICTS, PaperInputs, runs_behind
+from avalanche_llm.paper.inputs import CELL, HELD_OUT, SELECTIONS, VERDICTS, PaperInputs, runs_behind
 from avalanche_llm.paper.rows import Column, rows_of
 from avalanche_llm.paper.rules import above, no_worse, preferred
 from avalanche_llm.phases.job import Job
@@ -137,6 +137,14 @@ def test_ablations_say_what_else_the_gain_was_selected_for(config: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
+    ("z", "verdict"), [([1.0, NONE], "supported"), ([5.0, NONE], "not supported"), ([NONE, NONE], "undetermined")]
+)
+def test_held_out_rates_that_are_not_available_decide_nothing(job: Job, z: list[float], verdict: str) -> None:
+    held = sheet(heldout_rate_z_max=z, heldout_rate_max_rel_err=[0.1, 0.1])
+    assert decide(claims_on_a._rates_held_out, job, **{HELD_OUT: held}).verdict == verdict
+
+
+@pytest.mark.parametrize(
     ("low", "verdict"), [([0.05, 0.01], "supported"), ([0.05, -0.01], "mixed"), ([-0.05, NONE], "not supported")]
 )
 def test_swap_is_decided_by_its_interval(job: Job, low: list[float], verdict: str) -> None:
@@ -147,6 +155,7 @@ def test_swap_is_decided_by_its_interval(job: Job, low: list[float], verdict: st
     claim = decide(claims_on_a._beyond_swap, job, T01_SUMMARY=summary, **{SELECTIONS: chosen})
     assert claim.verdict == verdict
     assert "0.500 of the excess" in str(claim.sentence)
+    assert "opt_swap_delta_b_tot / delta_b_tot" in {fact.column for fact in claim.sentence.facts}  # what was made of what
 
 
 def test_rules_hold_for_no_value_that_is_not_available() -> None:

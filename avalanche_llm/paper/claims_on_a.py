@@ -31,7 +31,7 @@ def _rates_matched(inputs: PaperInputs) -> Claim:
 
 
 def _rates_held_out(inputs: PaperInputs) -> Claim:
-    held = inputs.sheets[HELD_OUT]
+    held = known(inputs.sheets[HELD_OUT], "heldout_rate_z_max")
     holds = (held.frame["heldout_rate_z_max"] < HELD_OUT_Z_LIMIT).to_numpy()
     return judged(
         "rates_held_out",
@@ -83,7 +83,8 @@ def _beyond_shift(inputs: PaperInputs) -> Claim:
 
 def _beyond_swap(inputs: PaperInputs) -> Claim:
     sheet = known(at_baseline(inputs), "opt_swap_delta_b_tot", "opt_swap_delta_b_tot_ci_low")
-    share = sheet.made("swap_share", sheet.frame["opt_swap_delta_b_tot"] / sheet.frame["delta_b_tot"])
+    expression = "opt_swap_delta_b_tot / delta_b_tot"
+    share = sheet.made(expression, sheet.frame["opt_swap_delta_b_tot"] / sheet.frame["delta_b_tot"])
     return judged(
         "excess_swap",
         "Some of the excess remains when the events of each token and of each layer are kept",
@@ -93,7 +94,7 @@ def _beyond_swap(inputs: PaperInputs) -> Claim:
         "Against swaps that keep every row and column sum, one of each sequence, the interval of the excess at the baseline gain "
         "lies above zero in {k} of {n} cells; {share} of the excess over the permutation null remains. What the swap takes away "
         "goes with how many layers an eventful token excites.",
-        share=span(share.span("swap_share")),
+        share=span(share.span(expression)),
     )
 
 
@@ -128,7 +129,7 @@ def _crackling(inputs: PaperInputs) -> Claim:
 
 def _tails(inputs: PaperInputs) -> Claim:
     sheet = inputs.sheets["T04_TAIL_FITS"].equal(g=inputs.job.settings.gains.baseline)
-    sheet = sheet.where(sheet.frame["llr_powerlaw_vs_lognormal"].notna())
+    sheet = known(sheet, "llr_powerlaw_vs_lognormal", "opt_vuong_p_lognormal")
     ratio, p = sheet.frame["llr_powerlaw_vs_lognormal"], sheet.frame["opt_vuong_p_lognormal"]
     return judged(
         "power_law",

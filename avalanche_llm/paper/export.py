@@ -103,7 +103,8 @@ def printed(texts: Sequence[str], bibliography: bytes) -> bytes | None:
         fixed = os.environ | {"SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
         done = subprocess.run(command, cwd=folder, env=fixed, capture_output=True, text=True)
         if done.returncode or not target.exists():
-            _log.warning("paper: no PDF, pandoc said: %s", done.stderr.strip().splitlines()[-1:] or done.returncode)
+            said = done.stderr.strip().splitlines() or [f"nothing, exit code {done.returncode}"]
+            _log.warning("paper: no PDF, pandoc said: %s", said[-1])
             return None
         return same_bytes(target.read_bytes())
 

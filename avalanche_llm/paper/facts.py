@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from avalanche_llm.errors import SchemaError
 from avalanche_llm.io.artifacts import RECORD_NAME, RunArtifacts, index_by_path
 from avalanche_llm.io.hashing import sha256_file
 from avalanche_llm.io.store import Upstream
@@ -133,16 +132,6 @@ class Sheet:
         unit = VOCABULARY[column].unit if column in VOCABULARY else ""
         named = ", ".join(f"{name}={written(_plain(row[name]), exact=True)}" for name in self.key)
         return Fact(value, unit, self.origin, named, column, column in CHOSEN)
-
-    def facts(self, column: str) -> list[Fact]:
-        """A column, row by row."""
-        return [self.fact(place, column) for place in range(len(self))]
-
-    def only(self, column: str) -> Fact:
-        """The cell of the one row there is. SchemaError where there is another number of rows."""
-        if len(self) != 1:
-            raise SchemaError(f"{self.origin.artifact} of {self.origin.run_id}: one row was expected, found {len(self)}")
-        return self.fact(0, column)
 
     def span(self, column: str) -> tuple[Fact, Fact]:
         """The smallest and the largest value of a column; without any value, two facts that say so."""

@@ -3,11 +3,10 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Final
 
 from avalanche_llm.errors import SchemaError
-from avalanche_llm.io.artifacts import RunArtifacts, index_by_path
+from avalanche_llm.io.artifacts import RunArtifacts
 
 CITATION: Final = re.compile(r"\[@([\w:-]+)\]")
 _ENTRY: Final = re.compile(r"^@(\w+)\{([\w:-]+),\n(.*?)^\}", re.MULTILINE | re.DOTALL)
@@ -78,9 +77,10 @@ def lint_artifacts(pages: Mapping[str, str], runs: Iterable[RunArtifacts], expor
     for name, text in pages.items():
         for run_id, relative in _LINK.findall(text):
             run = by_id.get(run_id)
-            if run is None or relative not in index_by_path(run.record) or PurePosixPath(relative).is_absolute():
+            names = {path: artifact for artifact, path in run.record["artifacts"].items()} if run else {}
+            if run is None or relative not in names:
                 raise SchemaError(f"{name} links {run_id}/{relative}, which no run behind this paper has on record")
-            run.artifact(next(name for name, path in run.record["artifacts"].items() if path == relative))
+            run.artifact(names[relative])
             linked.add((run_id, relative))
     left_out = sorted(set(exports) - linked)
     if left_out:

@@ -1,6 +1,6 @@
 """04_PROVENANCE: the runs behind the paper, their models, data, versions and determinism, from their records alone (spec 20)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from avalanche_llm.io.store import Upstream
@@ -27,7 +27,10 @@ def provenance(inputs: PaperInputs) -> list[Prose]:
         heading("Versions"),
         table(["what", "version", "runs"], _over_runs(inputs, "versions")),
         heading("Determinism"),
-        table(["flag", "value", "runs"], [*_over_runs(inputs, "determinism", "flags"), *_seeds(inputs)]),
+        table(
+            ["flag", "value", "runs"],
+            [*_over_runs(inputs, "determinism", "flags"), *_over_runs(inputs, "determinism", only=("seed", "strict"))],
+        ),
         _unavailable(inputs),
     ]
 
@@ -60,26 +63,17 @@ def _slices(inputs: PaperInputs) -> list[list[Filling]]:
     return list(seen.values())
 
 
-def _over_runs(inputs: PaperInputs, *path: str) -> list[list[Filling]]:
-    """Name, value and which runs have it: one row where all agree."""
+def _over_runs(inputs: PaperInputs, *path: str, only: Sequence[str] = ()) -> list[list[Filling]]:
+    """Name, value and which runs have it: one row where all agree. `only`: these names of the section, else all."""
     found: dict[tuple[str, str], list[Fact]] = {}
     for run in inputs.chain:
         section: Mapping[str, Any] = run.record
         for key in path:
             section = section[key]
-        for name in section:
+        for name in only or section:
             fact = recorded(run, *path, name)
             found.setdefault((name, str(fact)), []).append(fact)
     return [[name, facts[0], _which(inputs, facts)] for (name, _), facts in sorted(found.items(), key=lambda item: item[0])]
-
-
-def _seeds(inputs: PaperInputs) -> list[list[Filling]]:
-    found: dict[tuple[str, str], list[Fact]] = {}
-    for run in inputs.chain:
-        for name in ("seed", "strict"):
-            fact = recorded(run, "determinism", name)
-            found.setdefault((name, str(fact)), []).append(fact)
-    return [[name, facts[0], _which(inputs, facts)] for (name, _), facts in sorted(found.items())]
 
 
 def _which(inputs: PaperInputs, facts: list[Fact]) -> Filling:
