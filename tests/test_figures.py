@@ -17,6 +17,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -26,7 +27,8 @@ from scipy import ndimage
 from avalanche_llm.canon import load_canon
 from avalanche_llm.errors import SchemaError
 from avalanche_llm.plotting import figures, style
-from avalanche_llm.plotting.style import Provenance
+from avalanche_llm.plotting.fig_panels import curve
+from avalanche_llm.plotting.style import Provenance, styled
 from avalanche_llm.settings import GstarMethod
 
 DEFINITIONS = ("SPIKE_ONE_SIDED_POS", "SPIKE_TWO_SIDED_ABS")
@@ -245,6 +247,25 @@ def y_of(line: Line2D) -> list[float]:
 
 def x_of(line: Line2D) -> list[float]:
     return np.asarray(line.get_xdata(), dtype=float).tolist()
+
+
+@styled
+def bars_of(low: list[float], high: list[float]) -> list[list[float]]:
+    """The gains of the error bars that one curve draws over the gains 1, 2, 3."""
+    axes = Figure().subplots()
+    rows = pd.DataFrame({"g": [1.0, 2.0, 3.0], "b_tot": 0.5, "opt_b_tot_ci_low": low, "opt_b_tot_ci_high": high})
+    curve(axes, rows, "b_tot", style.series(0))
+    bars = [part for part in axes.collections if isinstance(part, LineCollection)]
+    return [np.asarray(segment)[:, 0].tolist() for part in bars for segment in part.get_segments()]
+
+
+def test_curve_shows_an_interval_whose_neighbours_have_none() -> None:
+    """Its band would have no width; where neighbours have one too, the band is enough."""
+    none = float("nan")
+    assert bars_of([none, 0.4, none], [none, 0.6, none]) == [[2.0, 2.0]]
+    assert bars_of([0.4, none, 0.4], [0.6, none, 0.6]) == [[1.0, 1.0], [3.0, 3.0]]
+    assert bars_of([0.4, 0.4, none], [0.6, 0.6, none]) == []
+    assert bars_of([0.4, 0.4, 0.4], [0.6, 0.6, 0.6]) == []
 
 
 def test_figures_has_every_canonical_id() -> None:

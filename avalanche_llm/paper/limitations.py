@@ -45,7 +45,7 @@ def _always(inputs: PaperInputs) -> list[Prose]:
         ),
         prose("Attention links distant tokens; neighbours on the lattice are not the only ones that could pass activity on."),
         prose(
-            "The first token holds {share} of all events.",
+            "The first token that counts holds {share} of all events.",
             share=span(summary.span("opt_token0_event_share")),
         ),
         prose(

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from avalanche_llm.paper.facts import Sheet
 from avalanche_llm.paper.prose import Filling, Prose, interval, prose, table
-
-SHORT: Final = {"SPIKE_ONE_SIDED_POS": "one-sided", "SPIKE_TWO_SIDED_ABS": "two-sided"}
+from avalanche_llm.plotting.columns import SPIKE_NAMES
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ def rows_of(sheet: Sheet, columns: Sequence[str | Column]) -> Prose:
     shown = [column if isinstance(column, Column) else Column(column, column) for column in columns]
     rows: list[list[Filling]] = [
         [
-            SHORT[str(sheet.fact(place, "spike_def_id"))],
+            SPIKE_NAMES[str(sheet.fact(place, "spike_def_id"))],
             sheet.fact(place, "target_rate"),
             *(_filled(sheet, place, column) for column in shown),
         ]

@@ -129,7 +129,7 @@ _PLAIN: Final = (
     _maybe("opt_m_tokens", "1", "multistep-regression branching parameter along tokens"),
     _maybe("opt_m_layers", "1", "multistep-regression branching parameter along layers"),
     _maybe("opt_chi_ddof1", "events", "chi with the sample variance"),
-    _maybe("opt_token0_event_share", "1", "share of all events at position 0"),
+    _maybe("opt_token0_event_share", "1", "share of all events at the first token of the raster, position 0 without burn-in"),
     _maybe("opt_perm_z_b_tot", "sd", "b_tot against the permutation ensemble, in its standard deviation"),
     _maybe("opt_perm_p_b_tot", "1", "(1 + draws at least as large) / (1 + draws), permutation ensemble"),
     _maybe("opt_shift_z_b_depth", "sd", "b_depth against the circular-shift ensemble, in its standard deviation"),
@@ -198,6 +198,11 @@ _TWINS: Final = tuple(
     )
     for role in ("base", "instruct")
 )
+
+SPIKE_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {"SPIKE_ONE_SIDED_POS": "one-sided", "SPIKE_TWO_SIDED_ABS": "two-sided"}
+)
+"""The values of spike_def_id in words."""
 
 VOCABULARY: Final[Mapping[str, Column]] = MappingProxyType(
     {column.name: column for column in (*_PLAIN, *_MEASURES, *_LIKELIHOOD, *INTERVALS, *_LIKELIHOOD_INTERVALS, *PAIRED, *_TWINS)}

@@ -4,7 +4,7 @@
     b_depth = sum X[l,t] X[l+1,t] / sum X
     b_tot = b_time + b_depth
 
-All in occupied neighbour pairs per occupied site, against the dimensionless gain g (specs 08, 09, 19).
+All in occupied neighbour pairs per occupied site, against the dimensionless gain g (specs 05, 19).
 Input is T01 (`schemas.T01`). With independent sites b_tot = 2p, so the line at one marks no special state by
 itself. F05, which shows what the rule that chose g* looks at, is in `fig_gstar`.
 """

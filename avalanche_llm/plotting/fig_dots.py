@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from avalanche_llm.plotting.style import series
+from avalanche_llm.plotting.style import GRID, series
 
 _DODGE = 0.72  # share of a category's height that its dots take
 
@@ -43,7 +43,7 @@ def dot_panel(axes: Axes, categories: Sequence[str], dots: Sequence[Dot], n_seri
             markerfacecolor="white" if dot.hollow else look.color,
         )
     for edge in range(1, len(categories)):
-        axes.axhline(edge - 0.5, color="#E3E3E3", linewidth=0.4, zorder=0)
+        axes.axhline(edge - 0.5, color=GRID, linewidth=0.4, zorder=0)
     axes.set_yticks(range(len(categories)), labels=list(categories))
     axes.set_ylim(len(categories) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")

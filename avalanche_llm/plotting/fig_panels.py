@@ -21,6 +21,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from avalanche_llm.errors import SchemaError
+from avalanche_llm.plotting.columns import SPIKE_NAMES
 from avalanche_llm.plotting.style import GREY, SMALL_PT, Series, new_figure, scientific, series
 
 GAIN_LABEL: Final = "gain $g$ (dimensionless)"
@@ -28,8 +29,8 @@ RATE_TITLE: Final = "target rate (events per unit and token)"
 BAND_ALPHA: Final = 0.2
 GAIN_TOLERANCE: Final = 1e-9  # two gains of a grid are further apart than this
 
-_DEFINITIONS: Final[Mapping[str, str]] = MappingProxyType(
-    {"SPIKE_ONE_SIDED_POS": "one-sided, $z > \\tau$", "SPIKE_TWO_SIDED_ABS": "two-sided, $|z| > \\tau$"}
+_RULES: Final[Mapping[str, str]] = MappingProxyType(
+    {"SPIKE_ONE_SIDED_POS": "$z > \\tau$", "SPIKE_TWO_SIDED_ABS": "$|z| > \\tau$"}
 )
 
 
@@ -62,7 +63,7 @@ def rates(frame: pd.DataFrame) -> list[float]:
 
 def definition_name(spike_def_id: str) -> str:
     """A spike definition as a panel heading."""
-    return _DEFINITIONS.get(spike_def_id, spike_def_id)
+    return f"{SPIKE_NAMES[spike_def_id]}, {_RULES[spike_def_id]}" if spike_def_id in _RULES else spike_def_id
 
 
 def select(frame: pd.DataFrame, spike_def_id: str, rate: float) -> pd.DataFrame:
@@ -97,16 +98,19 @@ def values(rows: pd.DataFrame, name: str) -> np.ndarray[Any, np.dtype[np.float64
 def curve(axes: Axes, rows: pd.DataFrame, name: str, look: Series, *, x: str = "g", hollow: bool = False) -> int:
     """Draw one measure over the gain with its interval `opt_<name>_ci_*` if given; the number of NaN points.
 
-    No interval is drawn where the value itself is missing. A single point gets an error bar instead of a
-    band, which would have no width.
+    No interval is drawn where the value itself is missing. A point that has one while its neighbours have none
+    gets an error bar instead of a band, which would have no width.
     """
     stem = f"opt_{name.removeprefix('opt_')}_ci"
     gains, centre = values(rows, x), values(rows, name)
     low, high = (np.where(np.isnan(centre), np.nan, values(rows, f"{stem}_{end}")) for end in ("low", "high"))
+    alone = np.ones(len(gains), dtype=bool)
     if len(gains) > 1:
         axes.fill_between(gains, low, high, color=look.color, alpha=BAND_ALPHA, linewidth=0)
-    else:
-        axes.vlines(gains, low, high, color=look.color)
+        given = np.isfinite(low)
+        alone = given & ~(np.append(given[1:], False) | np.append(False, given[:-1]))
+    if alone.any():
+        axes.vlines(gains[alone], low[alone], high[alone], color=look.color)
     axes.plot(gains, centre, **_line(look, hollow=hollow))
     return int(np.isnan(centre).sum())
 

@@ -3,7 +3,7 @@
     X[layer, token] = 1 where at least one unit of the layer has an activation event at that token
 
 The largest components by sites have a colour each, every other occupied site is grey, silent sites are
-white (specs 06, 19). Input is one row per occupied site: layer, token, component (a label from 1).
+white (specs 07, 19). Input is one row per occupied site: layer, token, component (a label from 1).
 """
 
 from typing import Final
@@ -19,10 +19,9 @@ from matplotlib.ticker import MaxNLocator
 
 from avalanche_llm.errors import SchemaError
 from avalanche_llm.plotting.fig_panels import legend_above, say
-from avalanche_llm.plotting.style import new_figure, styled
+from avalanche_llm.plotting.style import GREY, new_figure, series, styled
 
-_COLORS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_OTHERS: Final = "#8C8C8C"
+_COLORS: Final = tuple(series(place).color for place in range(6))
 _SILENT: Final = "#FFFFFF"
 
 
@@ -54,7 +53,7 @@ def raster_example(sites: pd.DataFrame, *, n_layers: int, n_tokens: int) -> Figu
     axes = figure.subplots()
     axes.imshow(
         image,
-        cmap=ListedColormap([_SILENT, _OTHERS, *_COLORS]),
+        cmap=ListedColormap([_SILENT, GREY, *_COLORS]),
         vmin=-0.5,
         vmax=len(_COLORS) + 1.5,
         origin="lower",
@@ -76,6 +75,6 @@ def raster_example(sites: pd.DataFrame, *, n_layers: int, n_tokens: int) -> Figu
     ]
     rest = len(sizes) - len(handles)
     if rest:
-        handles.append(Patch(facecolor=_OTHERS, label=f"{rest} smaller"))
+        handles.append(Patch(facecolor=GREY, label=f"{rest} smaller"))
     legend_above(figure, handles, columns=4, title="components, largest first", handle_length=1.0)
     return figure

@@ -2,7 +2,7 @@
 
     relative error = max over layers |achieved - target| / target rate
 
-Rates are events per unit and token, mean over layers (specs 05, 19). Input is T01. The absolute tolerance
+Rates are events per unit and token, mean over layers (specs 06, 19). Input is T01. The absolute tolerance
 can be larger than every target rate, in which case it cannot fail; the figure shows it beside the relative
 one.
 """

@@ -29,6 +29,7 @@ SMALL_PT: Final = 7.0
 
 BLACK: Final = "#000000"
 GREY: Final = "#8C8C8C"
+GRID: Final = "#E3E3E3"
 
 STYLE: Final[Mapping[str, Any]] = MappingProxyType(
     {
@@ -53,7 +54,7 @@ STYLE: Final[Mapping[str, Any]] = MappingProxyType(
         "axes.spines.right": False,
         "axes.axisbelow": True,
         "axes.grid": True,
-        "grid.color": "#E3E3E3",
+        "grid.color": GRID,
         "grid.linewidth": 0.4,
         "lines.linewidth": 0.9,
         "lines.markersize": 3.0,

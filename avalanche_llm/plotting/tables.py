@@ -77,11 +77,12 @@ def validate(frame: pd.DataFrame, schema: TableSchema, expected_keys: Iterable[K
         _check_values(frame, column, schema)
     found = _keys(frame, schema)
     expected = list(expected_keys)
+    there, wanted = set(found), set(expected)
     for problem, keys in (
         ("is expected more than once: mend the list of keys", _repeated(expected)),
         ("appears more than once", _repeated(found)),
-        ("is missing", [key for key in expected if key not in set(found)]),
-        ("is not expected", [key for key in found if key not in set(expected)]),
+        ("is missing", [key for key in expected if key not in there]),
+        ("is not expected", [key for key in found if key not in wanted]),
     ):
         if keys:
             row = _describe(dict(zip(schema.key, keys[0], strict=False)), schema)

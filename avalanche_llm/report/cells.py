@@ -8,16 +8,11 @@ import numpy as np
 import pandas as pd
 
 from avalanche_llm.paper.facts import CHOSEN, written
-from avalanche_llm.plotting.columns import VOCABULARY
+from avalanche_llm.plotting.columns import SPIKE_NAMES
 from avalanche_llm.plotting.schemas import SCHEMAS
 from avalanche_llm.report.captions import TABLES
 
-SHORT: Final = {
-    "SPIKE_ONE_SIDED_POS": "one-sided",
-    "SPIKE_TWO_SIDED_ABS": "two-sided",
-    "g1": "g = 1",
-    "gstar": "g*",
-}
+SHORT: Final = {**SPIKE_NAMES, "g1": "g = 1", "gstar": "g*"}
 GIVEN: Final = frozenset(
     {"run_id", "stage_id", "model_id", "model_role", "dataset_role", "config_hash", "code_version"}
     | {"tau0_baseline", "rate_match_tol_abs", "n_sequences", "n_questions"}
@@ -86,7 +81,7 @@ def table_view(table_id: str, frame: pd.DataFrame, files: Sequence[tuple[str, st
             Heading(
                 column.name,
                 column.unit,
-                VOCABULARY[column.name].meaning,
+                column.meaning,
                 column.dtype in ("float64", "int64"),
                 column.name.startswith("opt_"),
             )

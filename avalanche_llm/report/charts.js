@@ -18,7 +18,7 @@
   const words = (status) => status.replaceAll("_", " ");
   const unpack = ({ bytes: width, data: packed }) => {
     const bytes = Uint8Array.from(atob(packed), (sign) => sign.charCodeAt(0));
-    return width === 1 ? Array.from(bytes) : Array.from({ length: bytes.length / 2 }, (_, i) => bytes[2 * i] + 256 * bytes[2 * i + 1]);
+    return Array.from({ length: bytes.length / width }, (_, i) => bytes.subarray(i * width, (i + 1) * width).reduceRight((sum, byte) => 256 * sum + byte, 0));
   };
 
   const config = { displaylogo: false, responsive: true, modeBarButtons: [["zoomIn2d", "zoomOut2d", "resetScale2d"]], scrollZoom: false };
@@ -36,10 +36,20 @@
     ...more,
   });
 
-  const band = (g, curve, hex) => [
-    { x: g, y: curve.low, mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false },
-    { x: g, y: curve.high, mode: "lines", line: { width: 0 }, fill: "tonexty", fillcolor: faded(hex, 0.2), hoverinfo: "skip", showlegend: false },
-  ];
+  // Neighbouring gains that have an interval, as lists of places: one fill over all would bridge the gains that have none.
+  const runsOf = (ends) => ends.reduce((runs, end, i) => {
+    if (end === null) return runs;
+    if (i && ends[i - 1] !== null) runs.at(-1).push(i);
+    else runs.push([i]);
+    return runs;
+  }, []);
+  const band = (g, curve, hex) => runsOf(curve.low).map((run) => {
+    const back = [...run].reverse();
+    return {
+      x: [...run, ...back].map((i) => g[i]), y: [...run.map((i) => curve.low[i]), ...back.map((i) => curve.high[i])],
+      mode: "lines", line: { width: run.length > 1 ? 0 : 1.5, color: hex }, fill: "toself", fillcolor: faded(hex, 0.2), hoverinfo: "skip", showlegend: false,
+    };
+  });
   const curveOf = (name, key, hex, symbol, dash = "solid") => {
     const { g, curves } = cell();
     const curve = curves[key];

@@ -15,6 +15,7 @@ from jaxtyping import Integer
 from avalanche_llm.analysis.conditions import conditions_from_frame
 from avalanche_llm.io.files import read_frame, read_npz
 from avalanche_llm.metrics.gstar import shown_first
+from avalanche_llm.plotting.columns import SPIKE_NAMES
 from avalanche_llm.plotting.fig_panels import select
 from avalanche_llm.plotting.style import scientific
 from avalanche_llm.raster.cc import label_components
@@ -25,8 +26,7 @@ DIGITS: Final = 6
 SEQUENCE: Final = 0
 """The held-out sequence that is shown; F01 shows the same one."""
 CURVES: Final = ("b_tot", "b_time", "b_depth", "delta_b_tot", "delta_b_time", "delta_b_depth", "opt_delta_b_depth_shift")
-BARE: Final = ("b_tot_perm", "opt_b_tot_shift")
-DEFINITIONS: Final = {"SPIKE_ONE_SIDED_POS": "one-sided (z > τ)", "SPIKE_TWO_SIDED_ABS": "two-sided (|z| > τ)"}
+RULES: Final = {"SPIKE_ONE_SIDED_POS": "z > τ", "SPIKE_TWO_SIDED_ABS": "|z| > τ"}
 REPLACED: Final = "\ufffd"
 _VISIBLE: Final = {"\n": "⏎", "\r": "␍", "\t": "⇥"}
 
@@ -68,7 +68,7 @@ def _model(side: Side) -> dict[str, Any]:
     return {
         "role": side.role,
         "id": side.model_id,
-        "definitions": [{"id": name, "name": DEFINITIONS.get(name, name)} for name in names],
+        "definitions": [{"id": name, "name": f"{SPIKE_NAMES[name]} ({RULES[name]})"} for name in names],
         "rates": [{"id": repr(rate), "name": scientific(rate)} for rate in rates],
         "first": {"definition": first["spike_def_id"], "rate": repr(float(first["target_rate"]))},
         "cells": cells,
@@ -86,8 +86,7 @@ def _curves(rows: pd.DataFrame) -> dict[str, Any]:
         stem = f"opt_{name.removeprefix('opt_')}_ci"
         ends = {end: _rounded(rows[f"{stem}_{end}"]) for end in ("low", "high")}
         curves[name] = {"value": _rounded(rows[name]), **ends}
-    for name in BARE:
-        curves[name] = {"value": _rounded(rows[name])}
+    curves["b_tot_perm"] = {"value": _rounded(rows["b_tot_perm"])}
     curves["twice_occupancy"] = {"value": _rounded(2.0 * rows["opt_occupancy"])}
     return curves
 
@@ -143,8 +142,8 @@ def _rasters(side: Side) -> dict[str, list[dict[str, Any]]]:
 
 
 def _packed(values: Integer[np.ndarray, "*site"]) -> dict[str, Any]:
-    """Little-endian unsigned integers of one or two bytes, as base64."""
-    width = 1 if values.max(initial=0) < 2**8 else 2
+    """Little-endian unsigned integers of as few bytes as hold them (one, two or four), as base64."""
+    width = np.min_scalar_type(values.max(initial=0)).itemsize
     return {"bytes": width, "data": base64.b64encode(values.astype(f"<u{width}").tobytes()).decode("ascii")}
 
 

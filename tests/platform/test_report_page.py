@@ -3,12 +3,15 @@
 Needs Playwright for Python and a Chromium (on PATH, or named by CHROMIUM); skipped where either is missing.
 """
 
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import pytest
 import report_case
@@ -100,16 +103,17 @@ def test_policy_stops_foreign_scripts_and_requests(browser: Any, address: str) -
 def test_hover_over_the_raster_names_the_token(desktop: tuple[Any, Seen]) -> None:
     page, seen = desktop
     words = page.evaluate("Array.from(document.getElementById('passage').children, (word) => word.textContent)")
-    token = words.index(EVIL_TOKEN)
+    places = [place for place, word in enumerate(words) if word == EVIL_TOKEN]
     plot = page.locator("#chart-raster")
     plot.scroll_into_view_if_needed()
     found = page.evaluate(
-        """(token) => {
+        """(places) => {
           const { _fullLayout: { xaxis, yaxis }, data } = document.getElementById("chart-raster");
-          const layer = data[0].z.findIndex((row) => row[token] !== null);
-          return layer < 0 ? null : [xaxis._offset + xaxis.d2p(token), yaxis._offset + yaxis.d2p(layer)];
+          const layerOf = (token) => data[0].z.findIndex((row) => row[token] !== null);
+          const token = places.find((place) => layerOf(place) >= 0);
+          return token === undefined ? null : [xaxis._offset + xaxis.d2p(token), yaxis._offset + yaxis.d2p(layerOf(token))];
         }""",
-        token,
+        places,  # which of them has an event follows the windows, and these the folder's name
     )
     assert found is not None
     box = plot.bounding_box()
@@ -127,6 +131,26 @@ def test_choices_redraw_every_chart(desktop: tuple[Any, Seen]) -> None:
     after = page.evaluate(drawn)
     assert all(one != other for one, other in zip(before, after, strict=True))
     assert page.text_content("#said") != said
+
+
+def test_bands_end_where_a_gain_has_no_interval(browser: Any, address: str) -> None:
+    """One fill over all gains would draw an interval at the gain that has none."""
+    path = Path(unquote(urlparse(address).path))
+    before, data, after = re.split(r'(?<=id="chart-data">)(.*?)(?=</script>)', path.read_text(encoding="utf-8"), maxsplit=1)
+    charts = json.loads(data)
+    for cell in charts["models"][0]["cells"].values():
+        for curve in cell["curves"].values():
+            for end in curve.keys() & {"low", "high"}:
+                curve[end][1] = None
+    gaps = path.with_name("gaps.html")
+    gaps.write_text(before + json.dumps(charts).replace("<", "\\u003c") + after, encoding="utf-8")
+    page, seen = opened(browser, gaps.as_uri())
+    gains = next(iter(charts["models"][0]["cells"].values()))["g"]
+    for chart, curves in (("chart-branching", 3), ("chart-excess", 4)):
+        bands = page.evaluate(f"document.getElementById('{chart}').data.filter((trace) => trace.fill === 'toself').map((trace) => trace.x)")
+        assert bands == [[gains[0]] * 2, [*gains[2:], *reversed(gains[2:])]] * curves
+    assert seen.complaints == []
+    page.context.close()
 
 
 def test_slider_moves_by_keyboard_and_says_the_token(desktop: tuple[Any, Seen]) -> None:
