@@ -36,10 +36,11 @@ from avalanche_llm.report import page as page_module
 from avalanche_llm.report.captions import FIGURES, TABLES
 from avalanche_llm.report.cautions import cautions
 from avalanche_llm.report.cells import Cell, table_view
-from avalanche_llm.report.charts import chart_data, visible
+from avalanche_llm.report.charts import _packed, chart_data, visible
 from avalanche_llm.report.checks import checks_of
 from avalanche_llm.report.claims import claim_views, tally
 from avalanche_llm.report.gather import PAPER, Evidence, Side, _sides, figure_ids
+from avalanche_llm.report.overview import measured
 from avalanche_llm.report.page import figure_views, inline_script, render
 from avalanche_llm.report.sizes import LOWEST_SHARE, MAX_POINTS, at_least, fitted
 
@@ -431,24 +432,30 @@ def broken(evidence: Evidence, case: str) -> tuple[str, Evidence]:
             return "marginals_exact", doctored(evidence, null_marginals=rows)
         case "rows":
             return "rows_cover_grid", doctored(evidence, T01_SUMMARY_parquet=summary_of(evidence).iloc[1:])
+        case "gain":
+            frame = summary_of(evidence)
+            return "rows_cover_grid", doctored(evidence, T01_SUMMARY_parquet=frame[frame["g"] != tiny.GAINS[0]])
         case "pairs":
             rows = side.frame("PHASE6_ARC_MCQ_EVAL", "T03_ARC_parquet").iloc[1:]
             return "pairs_complete", doctored(evidence, T03_ARC_parquet=rows)
+        case "cell":
+            rows = side.frame("PHASE6_ARC_MCQ_EVAL", "T03_ARC_parquet")
+            return "pairs_complete", doctored(evidence, T03_ARC_parquet=rows[rows["target_rate"] != tiny.RATES[0]])
         case _:
             rows = [{**row, "status": "grid_edge"} for row in side.selections]
             return "gstar_bracketed", doctored(evidence, gstar={"selections": rows})
 
 
-@pytest.mark.parametrize("case", ["rates", "surrogates", "rows", "pairs", "gstar"])
+@pytest.mark.parametrize("case", ["rates", "surrogates", "rows", "gain", "pairs", "cell", "gstar"])
 def test_checks_fail_where_an_artifact_says_so(evidence: Evidence, case: str) -> None:
     name, spoiled = broken(evidence, case)
     failed = [check for check in checks_of(spoiled) if check.name == name and not check.passed]
     assert len(failed) == 1
 
 
-def test_cautions_count_what_the_artifacts_say(job: Job, evidence: Evidence) -> None:
+def test_cautions_count_what_the_artifacts_say(evidence: Evidence) -> None:
     checks = checks_of(evidence)
-    found = {caution.headline: caution for caution in cautions(evidence, checks, job.settings)}
+    found = {caution.headline: caution for caution in cautions(evidence, checks)}
     frame = summary_of(evidence)
     density = found["Density alone explains much of b_tot"]
     assert (density.k, density.n) == (int((frame["b_tot_perm"] / frame["b_tot"] > 0.5).sum()), len(frame))
@@ -472,37 +479,37 @@ def test_cautions_count_what_the_artifacts_say(job: Job, evidence: Evidence) -> 
 )
 @pytest.mark.parametrize(("statuses", "k"), [(["bracketed"] * 4, 0), (["bracketed", "grid_edge", "no_crossing", "grid_edge"], 3)])
 def test_cautions_name_every_gstar_that_locates_nothing(
-    job: Job, evidence: Evidence, statuses: list[str], k: int, method: str, missed: str
+    evidence: Evidence, statuses: list[str], k: int, method: str, missed: str
 ) -> None:
     rows = [{**row, "status": status} for row, status in zip(evidence.sides[0].selections, statuses, strict=True)]
     changed = doctored(evidence, gstar={"method": method, "selections": rows})
-    found = [caution for caution in cautions(changed, [], job.settings) if "locates nothing" in caution.headline]
+    found = [caution for caution in cautions(changed, []) if "locates nothing" in caution.headline]
     assert [(caution.k, caution.n) for caution in found] == ([(k, 4)] if k else [])
     assert all(caution.text.startswith(missed) for caution in found)
 
 
 @pytest.mark.parametrize(("over_threshold", "expected"), [([0.4, 1.0], []), ([0.4, 1.1], [1]), ([1.2, 1.1], [2])])
 def test_cautions_count_rasters_over_the_percolation_threshold(
-    job: Job, evidence: Evidence, over_threshold: list[float], expected: list[int]
+    evidence: Evidence, over_threshold: list[float], expected: list[int]
 ) -> None:
     frame = summary_of(evidence).iloc[:2].assign(opt_occupancy_over_pc_4n=over_threshold)
-    found = cautions(doctored(evidence, T01_SUMMARY_parquet=frame), [], job.settings)
+    found = cautions(doctored(evidence, T01_SUMMARY_parquet=frame), [])
     assert [caution.k for caution in found if "percolation" in caution.headline] == expected
 
 
-def test_cautions_name_kernels_that_were_not_deterministic(job: Job, evidence: Evidence) -> None:
+def test_cautions_name_kernels_that_were_not_deterministic(evidence: Evidence) -> None:
     first = evidence.runs[0]
     loose = {**first.record, "determinism": {**first.record["determinism"], "unavailable": ["cumsum_cuda"]}}
     changed = replace(evidence, runs=(replace(first, record=loose), *evidence.runs[1:]))
-    texts = {caution.headline: caution.text for caution in cautions(changed, [], job.settings)}
+    texts = {caution.headline: caution.text for caution in cautions(changed, [])}
     assert texts["Not every kernel was deterministic"] == "cumsum_cuda."
 
 
-def test_cautions_name_runs_of_different_code(job: Job, evidence: Evidence) -> None:
+def test_cautions_name_runs_of_different_code(evidence: Evidence) -> None:
     first = evidence.runs[0]
     other = {**first.record, "hashes": {**first.record["hashes"], "code_version": "0.0.1+src.aaaaaaaaaaaa"}}
     changed = replace(evidence, runs=(replace(first, record=other), *evidence.runs[1:]))
-    texts = {caution.headline: caution.text for caution in cautions(changed, [], job.settings)}
+    texts = {caution.headline: caution.text for caution in cautions(changed, [])}
     assert "0.0.1+src.aaaaaaaaaaaa" in texts["The runs were made by different code"]
 
 
@@ -515,6 +522,22 @@ def two_sided(evidence: Evidence) -> Evidence:
     side = evidence.sides[0]
     twin = Side("BASE", {phase_id: as_base(run) for phase_id, run in side.runs.items()})
     return replace(evidence, sides=(side, twin))
+
+
+def test_measured_names_the_windows_of_both_tokenizers(evidence: Evidence) -> None:
+    """One role, two hashes: the second model's windows may not hide the first's."""
+    first = evidence.runs[0]
+    entry = {**first.record["dataset"]["A_CALIBRATION"], "sha256": "f" * 64}
+    twin = replace(first, record={**first.record, "dataset": {"A_CALIBRATION": entry}})
+    rows = measured(replace(evidence, runs=(*evidence.runs, twin)), "0" * 64)
+    hashes = [row.sha256 for row in rows if row.name == "data A_CALIBRATION"]
+    assert sorted(hashes) == sorted([first.record["dataset"]["A_CALIBRATION"]["sha256"], "f" * 64])
+
+
+def test_packed_labels_beyond_two_bytes_are_not_cut() -> None:
+    """A long raster with many components, where the config allows them."""
+    labels = np.array([1, 255, 256, 65_535, 65_536, 163_840])
+    np.testing.assert_array_equal(unpacked(_packed(labels)), labels)
 
 
 def test_a_base_model_stands_beside_the_other(job: Job, evidence: Evidence) -> None:

@@ -9,7 +9,6 @@ import pandas as pd
 from avalanche_llm.paper.facts import written
 from avalanche_llm.report.checks import Check
 from avalanche_llm.report.gather import Evidence, Side
-from avalanche_llm.settings import Settings
 
 HALF: Final = 0.5
 NON_CLAIMS: Final = (
@@ -29,9 +28,9 @@ class Caution:
     n: int = 0
 
 
-def cautions(evidence: Evidence, checks: Sequence[Check], settings: Settings) -> list[Caution]:
+def cautions(evidence: Evidence, checks: Sequence[Check]) -> list[Caution]:
     """Every warning that applies, the gravest first."""
-    found = [caution for side in evidence.sides for caution in _of_side(side, settings, len(evidence.sides) > 1)]
+    found = [caution for side in evidence.sides for caution in _of_side(side, len(evidence.sides) > 1)]
     return [*_failed(checks), *found, *_of_runs(evidence)]
 
 
@@ -43,12 +42,12 @@ def _failed(checks: Iterable[Check]) -> Iterator[Caution]:
         yield Caution("Some checks do not hold", f"{names}: see Checks for their values.", "checks", len(failed), len(checks))
 
 
-def _of_side(side: Side, settings: Settings, named: bool) -> Iterator[Caution]:
+def _of_side(side: Side, named: bool) -> Iterator[Caution]:
     whose = f"{side.role}: " if named else ""
     summary = side.frame("PHASE5_ANALYZE_AND_EXPORT", "T01_SUMMARY_parquet")
     yield from _gstar(side, whose)
     yield from _density(side, summary, whose)
-    yield from _rates(side, settings.events.rate_match_tol_rel, whose)
+    yield from _rates(side, side.settings.events.rate_match_tol_rel, whose)
 
 
 def _gstar(side: Side, whose: str) -> Iterator[Caution]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -17,7 +17,7 @@ from avalanche_llm.phases.upstream_files import frame
 from avalanche_llm.release.chain import require_intact
 from avalanche_llm.settings import GstarMethod, Settings
 
-PAPER: str = "PHASE7_PAPER_EXPORT"
+PAPER: Final = "PHASE7_PAPER_EXPORT"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The head of the report: which model, which data, which grid, and the few numbers that a reader looks for first (spec 24)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +27,6 @@ class Measured:
     name: str
     value: str
     sha256: str = ""
-
-    def __iter__(self) -> Iterator[str]:
-        return iter((self.name, self.value, self.sha256))
 
 
 def subject(evidence: Evidence) -> str:
@@ -80,13 +77,13 @@ def measured(evidence: Evidence, config_sha256: str) -> list[Measured]:
         shape = f"{model['n_layers']} layers, MLPs of {model['d_ff']} units, {model['dtype']} on {model['device']}"
         revision = f", revision {model['revision']}" if model.get("revision") else ""
         found.append(Measured(f"model {side.role}", f"{model['id']}{revision}: {shape}", model.get("content_sha256") or ""))
-    slices: dict[str, Any] = {}
+    slices: dict[tuple[str, str], Any] = {}  # the other model may have another tokenizer, and so other windows of a role
     for run in evidence.runs:
-        slices |= run.record["dataset"]
-    for role, entry in sorted(slices.items()):
+        slices |= {(role, entry.get("sha256", "")): entry for role, entry in run.record["dataset"].items()}
+    for (role, sha256), entry in sorted(slices.items(), key=lambda item: item[0]):
         size = ", ".join(f"{entry[key]} {words}" for key, words in _SIZES if entry.get(key) is not None)
         place = " ".join(str(entry[key]) for key in ("config", "split") if entry.get(key))
-        found.append(Measured(f"data {role}", f"{entry['id']} {place}: {size}", entry.get("sha256", "")))
+        found.append(Measured(f"data {role}", f"{entry['id']} {place}: {size}", sha256))
     return found
 
 

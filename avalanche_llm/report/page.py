@@ -92,7 +92,7 @@ def render(evidence: Evidence, settings: Settings, config_sha256: str) -> bytes:
         subject=subject(evidence),
         lead=lead(evidence, settings),
         tiles=tiles(evidence, settings.gains.baseline),
-        cautions=cautions(evidence, checks, settings),
+        cautions=cautions(evidence, checks),
         non_claims=NON_CLAIMS,
         claims=claims,
         tally=tally(claims),
