@@ -1,7 +1,8 @@
 """What `run_all` ends with: branching over gain, g* with its status, what carried over, and where to look."""
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 from rich.console import Console
@@ -10,11 +11,12 @@ from rich.table import Table
 from avalanche_llm.io.files import read_frame, read_json
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.metrics.gstar import CRITERIA, shown_first
+from avalanche_llm.paper.facts import NOT_AVAILABLE
 from avalanche_llm.phases.upstream_files import gstar_rows
+from avalanche_llm.plotting.columns import SPIKE_NAMES
 from avalanche_llm.settings import GstarMethod
 
-SHOWN = ("b_time", "b_depth", "b_tot", "delta_b_tot")
-WITH_INTERVAL = ("delta_b_tot",)
+SHOWN: Final = ("occupancy", "b_time", "b_depth", "b_tot", "delta_b_tot")
 
 
 def print_summary(runs: dict[str, Upstream], console: Console | None = None) -> None:
@@ -37,28 +39,25 @@ def print_summary(runs: dict[str, Upstream], console: Console | None = None) -> 
         "archive": runs["PHASE8_RELEASE"].artifact("release_zip"),
     }
     for what, path in places.items():
-        console.print(f"{what + ':':21} {path}", soft_wrap=True, highlight=False)
+        console.print(f"{what + ':':21} {path}", soft_wrap=True, highlight=False, markup=False)  # a folder may be called [x]
 
 
 def _branching_table(metrics: pd.DataFrame, cell: Mapping[str, Any]) -> Table:
     rows = metrics[(metrics["spike_def_id"] == cell["spike_def_id"]) & (metrics["target_rate"] == cell["target_rate"])]
     table = Table(title=f"Branching of activation events: {_spikes(cell)}, rate {cell['target_rate']:g}")
-    for name in ("g", "occupancy", "b_time", "b_depth", "b_tot", "delta_b_tot"):
+    for name in ("g", *SHOWN):
         table.add_column(name, justify="right", no_wrap=True)
     for _, row in rows.sort_values("g").iterrows():
         mark = " *" if row["g"] == cell["gstar"] else ""
-        table.add_row(
-            f"{row['g']:g}{mark}",
-            f"{row['occupancy']:.3f}",
-            *(f"{row[name]:.3f}" + _interval(row, name) for name in SHOWN),
-        )
+        *values, excess = (_number(row[name]) for name in SHOWN)
+        table.add_row(f"{row['g']:g}{mark}", *values, excess + _interval(row))
     return table
 
 
-def _interval(row: pd.Series, name: str) -> str:
-    if name not in WITH_INTERVAL:
-        return ""
-    return f" [{row[f'{name}_ci_low']:.3f}, {row[f'{name}_ci_high']:.3f}]"
+def _interval(row: pd.Series) -> str:
+    """That of delta_b_tot; few pairs leave none (spec 05)."""
+    low, high = row["delta_b_tot_ci_low"], row["delta_b_tot_ci_high"]
+    return ", no interval" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
 
 
 def _gstar_table(selections: list[dict[str, Any]], method: GstarMethod) -> Table:
@@ -74,7 +73,7 @@ def _gstar_table(selections: list[dict[str, Any]], method: GstarMethod) -> Table
             f"{row['target_rate']:g}",
             f"{row['gstar']:g}",
             f"[{row['ci_low']:g}, {row['ci_high']:g}]",
-            *(f"{row[column]:.3f}" for column in shown.values()),
+            *(_number(row[column]) for column in shown.values()),
             str(row["status"]),
         )
     return table
@@ -94,13 +93,15 @@ def _carried_over_table(other_text: Upstream, questions: Upstream) -> Table:
             _spikes(row),
             f"{row['target_rate']:g}",
             f"{row['g']:g}" + (" *" if row["g_condition"] == "gstar" else ""),
-            f"{row['b_tot']:.3f}",
-            f"{row['delta_b_tot']:.3f}",
-            f"{row['nll_mean']:.3f}",
-            f"{row['accuracy']:.3f}",
+            *(_number(row[name]) for name in ("b_tot", "delta_b_tot", "nll_mean", "accuracy")),
         )
     return table
 
 
+def _number(value: float) -> str:
+    """Three decimals; a silent raster has no value (spec 05)."""
+    return NOT_AVAILABLE if math.isnan(value) else f"{value:.3f}"
+
+
 def _spikes(row: Mapping[Any, Any]) -> str:
-    return "one-sided" if row["spike_def_id"] == "SPIKE_ONE_SIDED_POS" else "two-sided"
+    return SPIKE_NAMES[row["spike_def_id"]]

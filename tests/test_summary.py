@@ -59,6 +59,27 @@ def runs(tmp_path: Path) -> dict[str, Any]:
     )
 
 
+def selections_of(method: GstarMethod) -> list[dict[str, Any]]:
+    """gstar.json's rows, one a cell."""
+    return [
+        {
+            **dict(zip(("spike_def_id", "target_rate"), cell, strict=True)),
+            **{"gstar": 0.8, "criterion": criterion, "distance": 0.1, "status": "grid_edge"},
+            "b_tot": criterion if method == "btot_near_one" else 0.9,
+            **{"ci_low": 0.8, "ci_high": 1.0},
+        }
+        for cell, criterion in zip(CELLS, CRITERIA[method], strict=True)
+    ]
+
+
+def printed_of(method: GstarMethod, runs: dict[str, Any], tmp_path: Path) -> str:
+    """The summary as a wide terminal shows it."""
+    (tmp_path / "gstar").write_text(json.dumps({"method": method, "selections": selections_of(method)}), encoding="utf-8")
+    console = Console(width=200, record=True, force_terminal=False)
+    print_summary(runs, console)
+    return console.export_text()
+
+
 @pytest.mark.parametrize(
     ("method", "first", "title", "heads"),
     [
@@ -70,21 +91,32 @@ def runs(tmp_path: Path) -> dict[str, Any]:
 def test_the_summary_follows_the_rule_that_chose_gstar(
     method: GstarMethod, first: str, title: str, heads: list[str], runs: dict[str, Any], tmp_path: Path, unannotated: None
 ) -> None:
-    selections = [
-        {
-            **dict(zip(("spike_def_id", "target_rate"), cell, strict=True)),
-            **{"gstar": 0.8, "criterion": criterion, "distance": 0.1, "status": "grid_edge"},
-            "b_tot": criterion if method == "btot_near_one" else 0.9,
-            **{"ci_low": 0.8, "ci_high": 1.0},
-        }
-        for cell, criterion in zip(CELLS, CRITERIA[method], strict=True)
-    ]
-    (tmp_path / "gstar").write_text(json.dumps({"method": method, "selections": selections}), encoding="utf-8")
-    console = Console(width=200, record=True, force_terminal=False)
-    print_summary(runs, console)
-    printed = console.export_text()
+    printed = printed_of(method, runs, tmp_path)
     assert f"Branching of activation events: {first}" in printed
     assert f"g*: the gain of the grid with {title}" in printed
     row = next(line for line in printed.splitlines() if "interval" in line and "status" in line)
     assert [cell.strip() for cell in row.strip("┃┏┓ ").split("┃")] == ["spikes", "rate", "g*", "interval", *heads, "status"]
     assert all(f"{criterion:.3f}" in printed for criterion in CRITERIA[method])
+
+
+def test_the_summary_says_where_there_is_no_value(runs: dict[str, Any], tmp_path: Path, unannotated: None) -> None:
+    """Few pairs leave no interval (spec 05), and thresholds of data set A may leave data set B silent (spec 17)."""
+    metrics = pd.read_parquet(tmp_path / "metrics")
+    metrics.assign(delta_b_tot_ci_low=float("nan"), delta_b_tot_ci_high=float("nan")).to_parquet(tmp_path / "metrics")
+    carried = pd.read_parquet(tmp_path / "T02_GENERALIZATION_parquet")
+    carried.assign(b_tot=float("nan"), delta_b_tot=float("nan")).to_parquet(tmp_path / "T02_GENERALIZATION_parquet")
+    printed = printed_of("btot_near_one", runs, tmp_path)
+    cells = [[cell.strip() for cell in line.split("│")] for line in printed.splitlines()]
+    assert [row[-2] for row in cells if row[-2:] == ["0.500, no interval", ""]] == ["0.500, no interval"] * 2
+    assert sum(row[4:6] == ["n/a", "n/a"] for row in cells) == len(CELLS)  # b_tot and delta_b_tot of data set B
+    assert " nan" not in printed
+
+
+def test_the_summary_prints_a_path_as_it_is(runs: dict[str, Any], tmp_path: Path, unannotated: None) -> None:
+    """To rich, [x] is markup unless it is told otherwise."""
+    folder = tmp_path / "runs [x]"
+    folder.mkdir()
+    for path in tmp_path.glob("[mT]*"):
+        path.rename(folder / path.name)
+    printed = printed_of("btot_near_one", dict.fromkeys(runs, Files(folder)), folder)
+    assert f"{folder / 'paper_claims'}" in printed
