@@ -302,6 +302,14 @@ def test_main_renders_what_is_there(small: Results, tmp_path: Path, capsys: pyte
     assert len(list((tmp_path / "figures").iterdir())) == 5
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--workers", "0"), ("--repetitions", "1"), ("--other_repetitions", "-3"), ("--workers", "two")])
+def test_main_refuses_numbers_that_measure_nothing(flag: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--folder", str(tmp_path), f"{flag}={value}"])
+    assert stopped.value.code == 2
+    assert "expected a whole number from" in capsys.readouterr().err
+
+
 def test_the_page_in_the_repository_is_that_of_its_results() -> None:
     data = (DOCS / "validity.json").read_bytes()
     found = from_json(data)

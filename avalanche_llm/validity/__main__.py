@@ -6,6 +6,7 @@ With `--render` nothing is simulated: report and figures are made again from the
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from avalanche_llm.canon import load_canon
@@ -35,13 +36,20 @@ def render(folder: Path) -> None:
     write_atomically(folder / "validity.md", raw(report(results).encode("utf-8")))
 
 
+def at_least(least: int, text: str) -> int:
+    """A whole number from the command line: two repetitions have a spread, one process does work."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {least} up, found {text!r}")
+    return int(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m avalanche_llm.validity", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("docs"))
-    parser.add_argument("--repetitions", type=int, default=1000, help="of the branching study")
-    parser.add_argument("--other_repetitions", type=int, default=200, help="of every other study")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--repetitions", type=partial(at_least, 2), default=1000, help="of the branching study")
+    parser.add_argument("--other_repetitions", type=partial(at_least, 2), default=200, help="of every other study")
+    parser.add_argument("--workers", type=partial(at_least, 1), default=os.cpu_count() or 1)
     parser.add_argument("--render", action="store_true", help="only make report and figures again")
     chosen = parser.parse_args(arguments)
     try:

@@ -68,13 +68,13 @@ def swap_verdicts(name: str, repetitions: int, limits: Limits) -> list[VerdictRo
 
 def paired_verdicts(claim: str, repetitions: int, limits: Limits) -> list[VerdictRow]:
     """One claim about questions or the likelihood, where gains do not differ and answers are guesses."""
-    rule, sizes = _RULES[claim]
+    rule, null, sizes = _RULES[claim]
     rng = np.random.Generator(np.random.PCG64(seed_of("verdicts", claim)))
     rows = []
     for n in sizes:
         weights = bootstrap_weights(n, reps=limits.bootstrap_reps, seed=limits.bootstrap_seed)
         holds = [rule(rng, n, weights) for _ in range(repetitions)]
-        rows.append(VerdictRow(claim, "guesses" if sizes is QUESTIONS else "equal loss", n, share(np.array(holds))))
+        rows.append(VerdictRow(claim, null, n, share(np.array(holds))))
     return rows
 
 
@@ -101,9 +101,9 @@ def _kept(rng: np.random.Generator, n: int, weights: np.ndarray) -> bool:
 
 
 _Rule = Callable[[np.random.Generator, int, np.ndarray], bool]
-_RULES: Final[dict[str, tuple[_Rule, tuple[int, ...]]]] = {
-    "arc_above_chance": (_above_chance, QUESTIONS),
-    "arc_gain": (_gain, QUESTIONS),
-    "likelihood_kept": (_kept, SEQUENCES),
+_RULES: Final[dict[str, tuple[_Rule, str, tuple[int, ...]]]] = {
+    "arc_above_chance": (_above_chance, "guesses", QUESTIONS),
+    "arc_gain": (_gain, "guesses", QUESTIONS),
+    "likelihood_kept": (_kept, "equal loss", SEQUENCES),
 }
 
