@@ -72,7 +72,7 @@ def _gstar_table(selections: list[dict[str, Any]], method: GstarMethod) -> Table
             _spikes(row),
             f"{row['target_rate']:g}",
             f"{row['gstar']:g}",
-            f"[{row['ci_low']:g}, {row['ci_high']:g}]",
+            "none" if row["ci_low"] is None else f"[{row['ci_low']:g}, {row['ci_high']:g}]",
             *(_number(row[column]) for column in shown.values()),
             str(row["status"]),
         )

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from avalanche_llm.canon import load_canon
 from avalanche_llm.cli import GSTAR_METHODS, main
 from avalanche_llm.errors import SchemaError
+from avalanche_llm.io.files import json_bytes
 from avalanche_llm.metrics.branching import branching
 from avalanche_llm.metrics.gstar import (
     CRITERIA,
@@ -268,6 +270,17 @@ def test_a_flat_excess_with_noise_is_seldom_a_peak() -> None:
         excess = of_sequence.mean(axis=0)
         seen.append(choose_gstar(GAINS, excess, excess, replicates, NO_INTERVAL, "excess_peak").status)
     assert 0.0 < np.mean([status == "bracketed" for status in seen]) < 0.15
+
+
+@pytest.mark.parametrize("method", ["btot_near_one", "excess_peak"])
+def test_choose_gstar_without_a_replicate_has_no_interval_and_can_be_written(method: Any) -> None:
+    """Few sequences hold the quantity, and no resample does: null in gstar.json, which holds no NaN; a peak is not bracketed."""
+    values = np.array([0.1, 0.4, 1.0, 0.4, 0.1])
+    found = choose_gstar(GAINS, values, values, np.full((20, 5), NAN), NO_INTERVAL, method)
+    assert (found.gstar, found.ci_low, found.ci_high, found.bootstrap_share) == (GAINS[2], None, None, {})
+    assert b'"ci_low": null' in json_bytes({"selections": [asdict(found)]})
+    if method == "excess_peak":
+        assert found.status == "no_crossing"
 
 
 def test_choose_gstar_holds_the_whole_curve_with_its_intervals() -> None:

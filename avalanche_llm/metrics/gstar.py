@@ -76,7 +76,8 @@ class CurvePoint:
 class GstarChoice:
     """g* of one cell. criterion is what the method looks at, there; distance = |b_tot(g*) - 1| whatever the method.
 
-    The interval and the shares come from resampled sequences; `curve` is what the method looks at over the whole grid.
+    The interval and the shares come from resampled sequences, None and empty where none of them has the quantity; `curve` is what
+    the method looks at over the whole grid.
     """
 
     gstar: float
@@ -84,8 +85,8 @@ class GstarChoice:
     b_tot: float
     distance: float
     status: GstarStatus
-    ci_low: float
-    ci_high: float
+    ci_low: float | None
+    ci_high: float | None
     n_valid_replicates: int
     bootstrap_share: dict[str, float]
     curve: list[CurvePoint]
@@ -159,10 +160,10 @@ def choose_gstar(
         raise SchemaError(_undefined(method))
     picks = least(gains, criterion.misfit(replicates))
     picked = gains[picks[picks >= 0]]
-    low, high = np.quantile(picked, (0.025, 0.975), method="inverted_cdf") if len(picked) else (np.nan, np.nan)
+    low, high = np.quantile(picked, (0.025, 0.975), method="inverted_cdf").tolist() if len(picked) else (None, None)
     peak = criterion.target is None
     found = peak_status(values, chosen) if peak else crossing_status(values, chosen)
-    if peak and found == "bracketed" and not gains.min() < low <= high < gains.max():
+    if peak and found == "bracketed" and (low is None or not gains.min() < low <= high < gains.max()):
         found = "no_crossing"  # noise alone gives a flat curve a largest value inside the grid
     share = {f"{gain:g}": float((picked == gain).mean()) for gain in gains if (picked == gain).any()}
     return GstarChoice(
@@ -171,8 +172,8 @@ def choose_gstar(
         b_tot=float(b_tot[chosen]),
         distance=float(abs(b_tot[chosen] - 1.0)),
         status=found,
-        ci_low=float(low),
-        ci_high=float(high),
+        ci_low=low,
+        ci_high=high,
         n_valid_replicates=len(picked),
         bootstrap_share=share,
         curve=_curve(gains, values, interval),

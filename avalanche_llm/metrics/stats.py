@@ -25,7 +25,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from scipy.special import stdtrit
 
 from avalanche_llm.errors import SchemaError
@@ -35,8 +35,6 @@ IntLike = int | Int64[np.ndarray, "*cond"]
 Scale = Literal["identity", "log", "arcsine"]
 """Where the interval is symmetric: differences as they are, positive quantities by logarithm, shares by arcsine of the root."""
 
-TIE_SLACK: Final = 1e-12
-"""Relative slack of the two-sided comparison: mean + a and mean - a are a tie, rounding must not decide."""
 MIN_VALID_SHARE: Final = 0.95
 """An interval needs at least this share of the replicates: without the rest it would be one of other data."""
 
@@ -109,17 +107,8 @@ def exceedance_p(observed: FloatLike, draws: Float[np.ndarray, "*cond reps"]) ->
     NaN where the observed value or any of its draws is NaN.
     """
     observed = np.asarray(observed, dtype=np.float64)
-    return _p_value(draws >= observed[..., None], observed, draws)
-
-
-def two_sided_p(observed: FloatLike, draws: Float[np.ndarray, "*cond reps"], mean: FloatLike) -> FloatLike:
-    """p = (1 + #{|draw - mean| >= |observed - mean|}) / (1 + R), `mean` the null's exact mean where known.
-
-    Deviations that differ by rounding only are ties and count. NaN where anything that enters is NaN.
-    """
-    observed, mean = np.asarray(observed, dtype=np.float64), np.asarray(mean, dtype=np.float64)
-    reach = np.abs(observed - mean) - TIE_SLACK * np.maximum(np.abs(observed), np.abs(mean))
-    return _p_value(np.abs(draws - mean[..., None]) >= reach[..., None], reach, draws)
+    p = (1.0 + np.count_nonzero(draws >= observed[..., None], axis=-1)) / (1.0 + draws.shape[-1])
+    return _native(np.where(np.isnan(observed) | np.isnan(draws).any(axis=-1), np.nan, p))
 
 
 def z_score(observed: FloatLike, mean: FloatLike, sd: FloatLike) -> FloatLike:
@@ -152,11 +141,6 @@ _Map = Callable[[np.ndarray], np.ndarray]
 _SCALES: Final[Mapping[Scale, tuple[_Map, _Map]]] = MappingProxyType(
     {"identity": (np.asarray, np.asarray), "log": (_log, np.exp), "arcsine": (_angle, _share)}
 )
-
-
-def _p_value(extreme: Bool[np.ndarray, "*cond reps"], observed: FloatLike, draws: Float[np.ndarray, "*cond reps"]) -> FloatLike:
-    p = (1.0 + np.count_nonzero(extreme, axis=-1)) / (1.0 + extreme.shape[-1])
-    return _native(np.where(np.isnan(observed) | np.isnan(draws).any(axis=-1), np.nan, p))
 
 
 def _native(value: Float64[np.ndarray, "*cond"]) -> FloatLike:

@@ -13,6 +13,7 @@ from avalanche_llm.io.files import read_frame, read_rows
 from avalanche_llm.io.store import RunStore, Upstream
 from avalanche_llm.paper.facts import Fact, Origin, Sheet, Value
 from avalanche_llm.phases.job import Job
+from avalanche_llm.phases.upstream_files import gstar_frame
 from avalanche_llm.plotting.schemas import SCHEMAS
 
 CELL: Final = ("spike_def_id", "target_rate")
@@ -110,9 +111,6 @@ def _tables(runs: Mapping[str, Upstream]) -> dict[str, Sheet]:
 
 
 def _others(runs: Mapping[str, Upstream]) -> dict[str, Sheet]:
-    def rows(phase_id: str, artifact: str, key: str) -> pd.DataFrame:
-        return pd.DataFrame(read_rows(runs[phase_id].artifact(artifact), key))
-
     def frame(phase_id: str, artifact: str) -> pd.DataFrame:
         return read_frame(runs[phase_id].artifact(artifact))
 
@@ -121,13 +119,10 @@ def _others(runs: Mapping[str, Upstream]) -> dict[str, Sheet]:
 
     grid, select, rasters = "PHASE2_GAIN_GRID", "PHASE2_SELECT_GSTAR", "PHASE3_EXTRACT_RASTERS"
     analysis = "PHASE5_ANALYZE_AND_EXPORT"
+    verdicts = pd.DataFrame(read_rows(runs[analysis].artifact("signatures"), "verdicts"))
     return {
-        SELECTIONS: Sheet(
-            origin(select, "gstar"),
-            CELL,
-            rows(select, "gstar", "selections").rename(columns={"ci_low": "gstar_ci_low", "ci_high": "gstar_ci_high"}),
-        ),
-        VERDICTS: Sheet(origin(analysis, "signatures"), CELL, rows(analysis, "signatures", "verdicts")),
+        SELECTIONS: Sheet(origin(select, "gstar"), CELL, gstar_frame(runs[select])),
+        VERDICTS: Sheet(origin(analysis, "signatures"), CELL, verdicts),
         GRID: Sheet(origin(grid, "metrics"), (*CELL, "g"), frame(grid, "metrics")),
         HELD_OUT: Sheet(origin(rasters, "metrics"), (*CELL, "g_condition"), frame(rasters, "metrics")),
     }

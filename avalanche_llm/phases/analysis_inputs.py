@@ -17,7 +17,7 @@ from avalanche_llm.io.store import Upstream
 from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.phases.gain_grid import calibration_lattice
 from avalanche_llm.phases.job import Job
-from avalanche_llm.phases.upstream_files import frame, gstar_rows, rate_targets_of
+from avalanche_llm.phases.upstream_files import frame, gstar_frame, rate_targets_of
 from avalanche_llm.stages import stages
 
 
@@ -69,8 +69,7 @@ class AnalysisInputs:
 
     @cached_property
     def gstar(self) -> pd.DataFrame:
-        selections = pd.DataFrame(gstar_rows(self.s02b))
-        return selections.rename(columns={"ci_low": "gstar_ci_low", "ci_high": "gstar_ci_high"})
+        return gstar_frame(self.s02b)
 
     @cached_property
     def held_out(self) -> pd.DataFrame:

@@ -37,8 +37,15 @@ def rate_targets_of(run: Upstream) -> RateTargets:
 
 
 def gstar_rows(run: Upstream) -> list[dict[str, Any]]:
-    """The cells of gstar.json, each with its gain and status."""
-    return read_rows(run.artifact("gstar"), "selections", "spike_def_id", "target_rate", "gstar", "status", "distance")
+    """The cells of gstar.json, each with its gain, status and interval."""
+    columns = ("spike_def_id", "target_rate", "gstar", "status", "distance", "ci_low", "ci_high")
+    return read_rows(run.artifact("gstar"), "selections", *columns)
+
+
+def gstar_frame(run: Upstream) -> pd.DataFrame:
+    """The same as a frame, its interval as gstar_ci_low and gstar_ci_high; NaN where no resample had a choice."""
+    found = pd.DataFrame(gstar_rows(run)).rename(columns={"ci_low": "gstar_ci_low", "ci_high": "gstar_ci_high"})
+    return found.astype({"gstar_ci_low": np.float64, "gstar_ci_high": np.float64})
 
 
 def frame(run: Upstream, name: str) -> pd.DataFrame:

@@ -69,10 +69,9 @@
   const gstarMarks = () => {
     const { gstar, ci_low: low, ci_high: high } = cell().gstar;
     const hex = colour("c5");
-    return [
-      { type: "rect", yref: "paper", y0: 0, y1: 1, x0: low, x1: high, fillcolor: faded(hex, 0.12), line: { width: 0 }, layer: "below" },
-      { type: "line", yref: "paper", y0: 0, y1: 1, x0: gstar, x1: gstar, line: { color: hex, width: 2 }, layer: "below" },
-    ];
+    const interval = { type: "rect", yref: "paper", y0: 0, y1: 1, x0: low, x1: high, fillcolor: faded(hex, 0.12), line: { width: 0 }, layer: "below" };
+    const mark = { type: "line", yref: "paper", y0: 0, y1: 1, x0: gstar, x1: gstar, line: { color: hex, width: 2 }, layer: "below" };
+    return low === null ? [mark] : [interval, mark];
   };
   const gstarLabel = () => {
     const { gstar, status } = cell().gstar;
