@@ -37,6 +37,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config file {path} is not valid yaml: {' '.join(str(error).split())}") from error
     if not isinstance(parsed, dict):
         raise ConfigError(f"config file {path} must hold one mapping, found {type(parsed).__name__}")
+    for key in parsed:
+        if not isinstance(key, str):
+            raise ConfigError(f"config file {path}: keys must be plain words, found {key!r}")
     return parsed
 
 

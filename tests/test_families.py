@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from avalanche_llm.errors import UnsupportedModel
 from avalanche_llm.io.artifacts import read_record
+from avalanche_llm.model import hook_checks
 from avalanche_llm.model.families import FAMILIES, GATED, find_modules, refuse_experts
 from avalanche_llm.model.forward import forward_pass
 from avalanche_llm.model.gain import GainPlan, GainTarget
@@ -537,12 +538,21 @@ def test_hook_difference_says_which_names_do_not_compute_u(change: dict[str, str
         hook_difference(decoder, list(decoder.layers), names, TOKENS)
 
 
-def test_hook_difference_keeps_a_nan_of_a_later_layer() -> None:
-    """max() of python drops a NaN that is not its first value, and the check would pass."""
+def test_hook_difference_keeps_a_nan_of_a_later_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """max() of python drops a NaN that is not its first value, and the check would pass. NaN on both sides is no difference."""
     decoder = causal_model("llama", LLAMA).base_model
+    layers, compute = list(decoder.layers), hook_checks.recomputed_input
     with torch.no_grad():
-        decoder.layers[0].mlp.down_proj.weight.fill_(float("nan"))
-    assert np.isnan(hook_difference(decoder, list(decoder.layers), FAMILIES["llama"], TOKENS).largest)
+        layers[0].mlp.down_proj.weight.fill_(float("nan"))
+    assert hook_difference(decoder, layers, FAMILIES["llama"], TOKENS).largest < 1e-5
+    with torch.no_grad():
+        layers[0].mlp.down_proj.weight.fill_(0.1)
+
+    def wrong(layer: nn.Module, *given: Any) -> Any:
+        return compute(layer, *given) * (float("nan") if layer is layers[1] else 1.0)
+
+    monkeypatch.setattr(hook_checks, "recomputed_input", wrong)
+    assert np.isnan(hook_difference(decoder, layers, FAMILIES["llama"], TOKENS).largest)
 
 
 @pytest.mark.parametrize("mlp", ["mlp", "post_feedforward_layernorm"])

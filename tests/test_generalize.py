@@ -164,6 +164,8 @@ def test_a_gstar_of_one_is_its_g1_row_with_no_difference_at_all(generalized: tup
             assert second[name] == 0.0
         elif stem == "opt_ppl_ratio":
             assert second[name] == 1.0
+        elif stem == "opt_chi" and name != stem:
+            assert np.isnan([first[name], second[name]]).all()  # too few sequences for an interval
         elif name != "opt_note":
             assert second[name] == first[name]
 
