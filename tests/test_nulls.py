@@ -158,6 +158,24 @@ def test_margin_swaps_forget_where_they_started() -> None:
     assert kept == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(occupancy.sum()))
 
 
+def test_swaps_keep_their_margins_where_random_numbers_are_equal() -> None:
+    """Of equal numbers the earlier token's comes first; a threshold alone would give one layer all of them."""
+
+    class Coarse:
+        def __init__(self) -> None:
+            self._rng = np.random.default_rng(7)
+
+        def random(self, size: tuple[int, int, int], /) -> np.ndarray:
+            return np.floor(4 * self._rng.random(size)) / 4
+
+    occupancy = (np.random.default_rng(8).random((3, 6, 40)) < 0.4).astype(np.uint8)
+    counts = occupancy.astype(np.uint16)
+    surrogate = margin_preserving_swaps(occupancy, counts, Coarse())
+    check = marginals_exact(occupancy, counts, *surrogate)
+    assert check.layers_exact and check.tokens_exact
+    assert (surrogate.occupancy != occupancy).any()
+
+
 def test_margin_swaps_deal_a_layer_s_counts_evenly_to_its_sites() -> None:
     occupancy = np.ones((6000, 1, 3), dtype=np.uint8)
     counts = np.tile(np.array([1, 2, 7], dtype=np.uint16), (6000, 1, 1))

@@ -77,7 +77,7 @@ class SeededStreams:
         """The next numbers of each stream; the rows of a sequence are shared out evenly over its streams."""
         numbers = np.empty(size)
         for of_sequence, streams in zip(numbers, self._streams, strict=True):
-            for rows, stream in zip(np.split(of_sequence, len(streams)), streams, strict=True):
+            for rows, stream in zip(of_sequence.reshape(len(streams), -1), streams, strict=True):
                 stream.random(out=rows)
         return numbers
 
@@ -223,12 +223,15 @@ def _traded(
 ) -> tuple[UInt8[np.ndarray, "seq pair token"], UInt8[np.ndarray, "seq pair token"]]:
     """Both layers of every pair after a trade."""
     exclusive = one != other
-    # random order, tokens that are not for trade last: `one` wins the first as many as it gave
-    order = np.where(exclusive, rng.random(one.shape), 1.0).argsort(axis=-1)
+    # a random number each, tokens that are not for trade last: `one` wins the lowest, as many as it gave
+    number = np.where(exclusive, rng.random(one.shape), 1.0)
     gave = (one > other).sum(axis=-1, keepdims=True)
-    won = np.empty_like(one)
-    np.put_along_axis(won, order, (np.arange(one.shape[-1]) < gave).astype(np.uint8), axis=-1)
-    return np.where(exclusive, won, one), np.where(exclusive, 1 - won, other)
+    highest = np.take_along_axis(np.sort(number, axis=-1), np.maximum(gave - 1, 0), axis=-1)
+    won = (number <= highest) & (gave > 0)
+    if (won.sum(axis=-1, keepdims=True) != gave).any():  # equal numbers, once in 10^9 rounds: the earlier token comes first
+        won = number.argsort(axis=-1, kind="stable").argsort(axis=-1) < gave
+    swapped = exclusive & (won != one)
+    return one ^ swapped, other ^ swapped
 
 
 def _dealt(counts: Counts, occupancy: Occupancy, rng: UniformSource) -> Counts:
