@@ -499,6 +499,13 @@ def test_chi_curves_rings_the_maximum_and_shifts_by_gstar() -> None:
     assert rings[2] == pytest.approx([0.95 - gain for gain in (0.7, 1.3, 0.95, 1.05)])
 
 
+def test_chi_is_drawn_as_its_interval_is_made_on_a_logarithmic_axis_unless_a_chi_is_0() -> None:
+    table = summary()
+    for changed, scale in ((table, "log"), (table.assign(chi=table["chi"].where(table["g"] != 1.0, 0.0)), "linear")):
+        figure = figures.chi_curves(changed, gstar(), alignment_max=0.2)
+        assert {axes.get_yscale() for axes in figure.axes} == {scale}
+
+
 def test_null_compare_takes_the_value_at_gstar_and_hollows_a_stand_in() -> None:
     figure, _ = rendered("F10_NULL_COMPARE")
     dots = [line for line in figure.axes[2].lines if line.get_marker() not in ("None", "")]

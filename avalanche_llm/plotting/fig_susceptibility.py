@@ -2,7 +2,8 @@
 
     chi = Var(Y) / (Mean(Y) + eps),   Y = events per sequence
 
-chi is in events; independent Poisson counts give 1 (spec 09). A ring marks the largest chi of a series.
+chi is in events; independent Poisson counts give 1 (spec 09). Its axis is logarithmic, as its interval is, unless a chi is 0.
+A ring marks the largest chi of a series.
 Input is T01 and, per definition and target rate, `gstar`; a maximum at the end of the gain grid is not a
 peak.
 """
@@ -59,7 +60,10 @@ def chi_curves(summary: pd.DataFrame, gstar: pd.DataFrame, *, alignment_max: flo
             heading(axes, "" if row else definition_name(name), missing, sum(map(len, chosen)))
             axes.set_xlabel(GAIN_LABEL if x == "g" else "$g - g$* (dimensionless)")
             few_ticks(axes.xaxis)
-        few_ticks(grid.axes[row][0].yaxis)
+        if (summary["chi"].dropna() > 0.0).all():
+            grid.axes[row][0].set_yscale("log")
+        else:
+            few_ticks(grid.axes[row][0].yaxis)
         grid.axes[row][0].set_ylabel(_LABEL)
     ring = line_handle(Series(BLACK, "o", ""), "largest $\\chi$", hollow=True)
     aligned = band_handle(f"$|g - g$*$| \\leq$ {alignment_max:g}")
