@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import naive
 import numpy as np
@@ -18,7 +17,7 @@ from transformers import AutoTokenizer
 
 from avalanche_llm.datasets import SliceRequest, token_slices
 from avalanche_llm.errors import DeterminismError, RateMatchError
-from avalanche_llm.io.artifacts import Run, read_record
+from avalanche_llm.io.artifacts import read_record
 from avalanche_llm.phases import context
 from avalanche_llm.phases.calibrate import calibrate
 from avalanche_llm.phases.context import guard
@@ -233,20 +232,10 @@ def test_grid_refuses_a_model_that_is_not_the_calibrated_one(tmp_path: Path) -> 
         gain_grid(tiny.job_of(own, tmp_path / "runs"))
 
 
-def test_a_resumed_calibration_refuses_a_model_that_is_not_the_one_it_began_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_calibration_refuses_a_model_that_is_not_the_one_it_began_with(tmp_path: Path) -> None:
     folder = tiny.save_model(tiny.llama(), tmp_path / "model")
     own = tiny.write_config(tmp_path / "c.yaml", folder)
-    save = Run.save
-
-    def stopped(run: Run, name: str, writer: Any) -> Path:
-        if name == "rate_targets":
-            raise KeyboardInterrupt
-        return save(run, name, writer)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Run, "save", stopped)
+    with tiny.stopped_before("rate_targets"):
         calibrate(tiny.job_of(own, tmp_path / "runs"))
     tiny.save_model(tiny.llama(seed=1), folder)
     context._loaded.cache_clear()

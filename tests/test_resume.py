@@ -212,19 +212,9 @@ def test_a_grid_stopped_after_its_last_gain_is_published_without_a_pass(calibrat
     assert tiny.result_hashes(calibrated / plan.run_id) == tiny.result_hashes(tiny.run_of(pipeline, "S02"))
 
 
-def test_a_resumed_publication_keeps_every_artifact_whose_hash_still_holds(
-    calibrated: Path, pipeline: Path, config: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_publication_keeps_every_artifact_whose_hash_still_holds(calibrated: Path, pipeline: Path, config: Path) -> None:
     job = tiny.job_of(config, calibrated, allow_resume=True)
-    real = Run.save
-
-    def stop_before_metrics(run: Run, name: str, writer: Any) -> Path:
-        if name == "metrics":
-            raise KeyboardInterrupt
-        return real(run, name, writer)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Run, "save", stop_before_metrics)
+    with tiny.stopped_before("metrics"):
         gain_grid(job)
     folder = tiny.run_of(calibrated, "S02")
     assert tiny.events_of(folder)[-1]["payload"] == {"status": "interrupted", "error": "KeyboardInterrupt: "}

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import yaml
 
 from avalanche_llm.config import Overrides, merge
-from avalanche_llm.io.artifacts import RECORD_NAME, read_record
+from avalanche_llm.io.artifacts import RECORD_NAME, Run, read_record
 from avalanche_llm.io.files import json_bytes
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.phases.job import Job, JobRequest
@@ -116,6 +117,20 @@ def loaded(folder: Path, hooks: HookNames | None = None, dtype: str = "fp32") ->
     from avalanche_llm.model.loader import load_model
 
     return load_model(ModelChoice(hf_id=str(folder), hooks=hooks), role="INSTRUCT", device="cpu", dtype=dtype)
+
+
+@contextmanager
+def stopped_before(artifact: str) -> Iterator[None]:
+    """What runs inside is interrupted before it writes `artifact`; the interrupt ends here. Fails if it never comes to that."""
+    save = Run.save
+
+    def stopped(run: Run, name: str, writer: Any) -> Path:
+        if name == artifact:
+            raise KeyboardInterrupt
+        return save(run, name, writer)
+
+    with patch.object(Run, "save", stopped), pytest.raises(KeyboardInterrupt):
+        yield
 
 
 def values(model: Path, **changes: Any) -> dict[str, Any]:

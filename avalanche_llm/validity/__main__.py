@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m avalanche_llm.validity", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("docs"))
-    parser.add_argument("--repetitions", type=partial(at_least, 2), default=1000, help="of the branching study")
+    parser.add_argument("--repetitions", type=partial(at_least, 2), default=1000, help="of branching and of the claims' rules")
     parser.add_argument("--other_repetitions", type=partial(at_least, 2), default=200, help="of every other study")
     parser.add_argument("--workers", type=partial(at_least, 1), default=os.cpu_count() or 1)
     parser.add_argument("--render", action="store_true", help="only make report and figures again")

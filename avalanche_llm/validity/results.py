@@ -32,7 +32,7 @@ _DIGITS: Final = 6
 
 @dataclass(frozen=True)
 class Repetitions:
-    """How often each process is simulated: branching is cheap, the other studies less so."""
+    """How often each process is simulated: branching and the claims' rules are cheap, the other studies less so."""
 
     branching: int
     others: int
@@ -57,7 +57,7 @@ def run_studies(repetitions: Repetitions, limits: Limits, *, workers: int) -> Re
     tasks: list[Callable[[], list[Row]]] = [
         *(partial(_memory, index, repetitions.others) for index in range(len(memory_study.CASES))),
         *(partial(_surrogates, name, repetitions.others) for name in surrogate_study.CASES),
-        *(partial(_swap_verdicts, name, repetitions.others, limits) for name in verdict_study.SWAPPED),
+        *(partial(_swap_verdicts, name, repetitions.branching, limits) for name in verdict_study.SWAPPED),
         *(partial(_paired_verdicts, claim, repetitions.branching, limits) for claim in verdict_study.PAIRED),
         *(partial(_exponents, case, repetitions.others, limits) for case in exponent_study.cases(limits)),
         *(partial(_branching, one.name, repetitions.branching, limits) for one in SCENARIOS),
