@@ -145,15 +145,27 @@ def test_event_counter_counts_strictly_over_its_bounds(
 
 
 @pytest.mark.parametrize("on_host", [True, False])
-def test_tail_collector_takes_back_a_first_bound_that_was_guessed_too_high(on_host: bool) -> None:
-    """The guess sees token 0 alone. What counts lies there, elsewhere in the batch, or in a later one: nothing is lost."""
+def test_tail_collector_loses_nothing_wherever_the_largest_lie(on_host: bool) -> None:
+    """All in one group of tokens, so that the first bound is read off smaller ones; on the far side; or in a later batch."""
     standard, depth = standardizer(plain=True), {POS: np.array([3, 3]), ABS: np.array([3, 3])}
-    low, high = np.full(SHAPE, 0.25, np.float32), np.full(SHAPE, 0.25, np.float32)
-    low[:, :, 0, 0] = np.arange(N_SEQ) / 8
-    high[:, -1, 2, :3] = -4.0
-    for u in (low, high, high[:, ::-1].copy()):
+    crowded, below = np.full(SHAPE, 0.25, np.float32), np.full(SHAPE, 0.25, np.float32)
+    crowded[:, 0, :, 0] = 4.0 + np.arange(N_TOKENS)
+    below[:, -1, 2, :3] = -4.0
+    for u in (crowded, crowded[:, ::-1].copy(), below, below[:, ::-1].copy()):
         found = feed(TailCollector(standard, depth, burn_in=0, on_host=on_host), u, 2)
         assert same(found, naive_tails(u, standard, naive_bounds(u, standard, depth, 0), 0))
+
+
+@given(st.integers(1, 3), st.integers(1, 24), st.integers(1, 3), st.integers(1, 200))
+def test_extremes_are_those_of_enough_groups_of_tokens(n_windows: int, n_tokens: int, n_units: int, n: int) -> None:
+    u = torch.from_numpy(np.random.default_rng(n).permutation(n_windows * n_tokens * n_units).astype(np.float32))
+    batch = search.LayerBatch(0, u.reshape(n_windows, n_tokens, n_units), 0)
+    lowest, highest = batch.extremes(n)
+    assert highest.numel() >= min(n, u.numel())
+    size = u.numel() // highest.numel()
+    for window, group, unit in np.ndindex(*highest.shape):
+        of_group = batch.u[window, group * size : (group + 1) * size, unit]
+        assert (of_group.min(), of_group.max()) == (lowest[window, group, unit], highest[window, group, unit])
 
 
 class Waits(TorchDispatchMode):
@@ -174,7 +186,7 @@ class Waits(TorchDispatchMode):
 def test_on_a_device_the_host_waits_a_fixed_number_of_times_a_batch_however_many_layers_there_are(
     n_layers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same code on CPU tensors. A first batch: guesses, counts, places, values (the deepest guess holds at depth 1); a later one: all but the guesses."""
+    """The same code on CPU tensors. A first batch: bounds, counts, places, values; a later one: all but the bounds."""
     copies: list[int] = []
 
     def to_host(tensor: torch.Tensor) -> np.ndarray:

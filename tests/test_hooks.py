@@ -190,7 +190,7 @@ def test_forward_pass_takes_its_hooks_off_when_a_callback_fails(model: LoadedMod
 def test_forward_pass_runs_every_window_once_in_order(batch_windows: int, model: LoadedModel) -> None:
     windows = np.arange(5 * 8).reshape(5, 8) % tiny.VOCABULARY
     firsts, done, calls, u = [], [], [], []
-    handle = model.decoder.register_forward_hook(lambda module, arguments, output: calls.append(1))
+    handle = model.decoder.register_forward_pre_hook(lambda module, arguments: calls.append(1))
     report = forward_pass(
         model,
         windows,
@@ -204,6 +204,34 @@ def test_forward_pass_runs_every_window_once_in_order(batch_windows: int, model:
     assert firsts == list(range(0, 5, batch_windows))
     assert sum(u) == sum(done) == report.n_windows == 5
     assert len(calls) == report.n_batches == -(-5 // batch_windows)
+
+
+def test_forward_pass_ends_with_the_last_u_unless_likelihoods_are_wanted(model: LoadedModel) -> None:
+    windows, plan = np.arange(16).reshape(2, 8), GainPlan.uniform("MLP", 1.1, model.n_layers)
+    calls, seen = [], []
+    handles = [module.register_forward_hook(lambda *_, at=at: calls.append(at)) for at, module in enumerate(model.modules("down"))]
+    for predict_from in (None, 1):
+        forward_pass(
+            model, windows, plan=plan, batch_windows=2, on_input=lambda layer, u: seen.append(layer), predict_from=predict_from
+        )
+    for handle in handles:
+        handle.remove()
+    assert seen == [*range(model.n_layers)] * 2
+    assert calls == [*range(model.n_layers - 1), *range(model.n_layers)]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_forward_pass_sees_a_last_u_that_is_not_finite(model: LoadedModel, value: float) -> None:
+    def spoil(module: torch.nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        spoilt = arguments[0].clone()
+        spoilt[1, 2, 3] = value
+        return (spoilt,)
+
+    handle = model.modules("down")[-1].register_forward_pre_hook(spoil)
+    plan = GainPlan.uniform("MLP", 1.0, model.n_layers)
+    with pytest.raises(DataError, match=r"became NaN or infinite at gain 1\.0 in windows 0 to 1"):
+        forward_pass(model, np.arange(32).reshape(4, 8), plan=plan, batch_windows=2, on_input=lambda layer, u: None)
+    handle.remove()
 
 
 def test_forward_pass_stops_when_activations_become_infinite_and_names_the_windows(model: LoadedModel) -> None:

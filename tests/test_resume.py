@@ -16,7 +16,7 @@ import dagster as dg
 import pytest
 import tiny
 import torch
-from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from avalanche_llm.cli import main
 from avalanche_llm.errors import AvalancheError, EnvironmentProblem
@@ -52,11 +52,11 @@ def decoder_calls() -> Iterator[list[int]]:
     """Windows in each pass over whole windows; a model just loaded is also probed with a few tokens, one that is kept is not."""
     calls: list[int] = []
 
-    def count(module: torch.nn.Module, arguments: Any, output: Any) -> None:
-        if type(module).__name__ == "LlamaModel" and output.last_hidden_state.shape[1] == tiny.SEQ_LEN:
-            calls.append(output.last_hidden_state.shape[0])
+    def count(module: torch.nn.Module, arguments: Any) -> None:
+        if isinstance(module, torch.nn.Embedding) and arguments[0].shape[1] == tiny.SEQ_LEN:
+            calls.append(arguments[0].shape[0])
 
-    handle = register_module_forward_hook(count)
+    handle = register_module_forward_pre_hook(count)
     try:
         yield calls
     finally:

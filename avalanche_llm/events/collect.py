@@ -29,10 +29,8 @@ from avalanche_llm.events.spike import magnitude
 from avalanche_llm.events.standardize import Standardizer
 from avalanche_llm.settings import SpikeDef
 
-FIRST_SAMPLE: Final = 16
-"""A first batch's bound is guessed from every 16th token of it."""
-FIRST_MARGIN: Final = 1.5
-"""The guess leaves this many times the wanted samples, so that it rarely has to be taken back."""
+GROUPS: Final = 4
+"""Groups of tokens for each sample that is wanted of a first batch, so that few groups hold two."""
 GROWTH: Final = 2
 """A layer's bounds are raised when it holds this many times what it held after they were raised last."""
 
@@ -175,26 +173,10 @@ class TailCollector(EventCollector):
         return super().tails
 
     def _search(self, batches: Sequence[LayerBatch]) -> None:
-        """A layer's first batch has no bound yet: one is guessed from a part of it, and taken back if it leaves too few.
-
-        Any bound is valid that at least `depth` samples of the slice reach, so the result does not depend on the guess.
-        """
-        if any(self._kept[batch.layer] for batch in batches):
-            super()._search(batches)
-            return
-        guesses = self._guesses(batches)
-        found = self._find(batches, guesses)
-        short = []
-        for at, (batch, fresh, guess) in enumerate(zip(batches, found, guesses, strict=True)):
-            if self._enough(batch.layer, fresh, guess):
-                self._bounds[batch.layer], self._held[batch.layer] = dict(guess), len(fresh)
-            else:
-                short.append(at)
-        if short:
-            again = [batches[at] for at in short]
-            for at, whole in zip(short, self._find(again, [self._bounds[batch.layer] for batch in again]), strict=True):
-                found[at] = whole
-        self._take(batches, found)
+        if not any(self._kept[batch.layer] for batch in batches):
+            for batch, bounds in zip(batches, self._first_bounds(batches), strict=True):
+                self._bounds[batch.layer] = bounds
+        super()._search(batches)
 
     def _take(self, batches: Sequence[LayerBatch], found: Sequence[Candidates]) -> None:
         super()._take(batches, found)
@@ -209,21 +191,17 @@ class TailCollector(EventCollector):
         self._kept[layer] = [kept.reaching(self._bounds[layer])]
         self._held[layer] = len(self._kept[layer][0])
 
-    def _enough(self, layer: int, found: Candidates, bounds: Bounds) -> bool:
-        return all((magnitude(found.z, of) >= bound).sum() >= self._depth[layer][of] for of, bound in bounds.items())
-
-    def _guesses(self, batches: Sequence[LayerBatch]) -> list[Bounds]:
-        """The v that about FIRST_MARGIN times `depth` samples of each batch reach, read off a part of its tokens."""
-        guesses = []
+    def _first_bounds(self, batches: Sequence[LayerBatch]) -> list[dict[SpikeDef, float]]:
+        """The depth-th largest of the groups' largest v: each of those is a sample, so at least `depth` of a batch reach it."""
+        lowest = []
         for batch in batches:
-            z = self._standardizer.z(batch.layer, batch.u[:, ::FIRST_SAMPLE]).flatten()
-            share = FIRST_MARGIN * z.numel() / max(1, batch.u.numel())
-            for spike_def, depth in self._depth[batch.layer].items():
-                count = int(share * depth) + 1
-                lowest = torch.topk(magnitude(z, spike_def), min(count, z.numel())).values[-1:]
-                guesses.append(lowest if count <= z.numel() else torch.full((1,), -np.inf, device=z.device))
+            depths = self._depth[batch.layer]
+            z = self._standardizer.z(batch.layer, batch.extremes(GROUPS * max(depths.values())))
+            for spike_def, depth in depths.items():
+                v = magnitude(z, spike_def).amax(dim=0).flatten()
+                lowest.append(torch.topk(v, depth, sorted=False).values.amin() if depth <= len(v) else v.new_tensor(-np.inf))
         names = list(self._depth[0])
-        of_layers = to_host(torch.cat(guesses)).reshape(len(batches), len(names)).tolist()
+        of_layers = to_host(torch.stack(lowest)).reshape(len(batches), len(names)).tolist()
         return [dict(zip(names, of_layer, strict=True)) for of_layer in of_layers]
 
 

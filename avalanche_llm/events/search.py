@@ -11,7 +11,7 @@ fixed number of times a batch, however many layers there are.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from avalanche_llm.settings import SpikeDef
 Bounds = Mapping[SpikeDef, float]
 """The lowest v that is wanted, in sigma, for each spike definition; -inf wants everything."""
 
+Units = TypeVar("Units", np.ndarray, torch.Tensor)
+"""One number a unit, where the search runs."""
+
 SLACK: Final = 1e-5
 
 
@@ -34,6 +37,14 @@ class LayerBatch:
     layer: int
     u: Float[torch.Tensor, "window token unit"]
     first_place: int
+
+    def extremes(self, n: int) -> Float[torch.Tensor, "2 window group unit"]:
+        """The smallest and the largest u of each unit in groups of tokens of one size: n or more of both, or each sample."""
+        n_tokens = self.u.shape[1]
+        largest = min(n_tokens, max(1, self.u.numel() // n))
+        size = next(size for size in range(largest, 0, -1) if n_tokens % size == 0)
+        groups = torch.unflatten(self.u, 1, (-1, size))
+        return torch.stack([groups.amin(dim=2), groups.amax(dim=2)])
 
 
 @dataclass(frozen=True)
@@ -68,11 +79,11 @@ def search_on_host(standardizer: Standardizer, batch: LayerBatch, bounds: Bounds
 
     numpy compares several times faster than torch on a CPU, and skips the empty stretches of the answer.
     """
-    high, low = _edges(standardizer, batch.layer, bounds)
+    high, low = _edges(standardizer.mu[batch.layer].numpy(), standardizer.scale[batch.layer].numpy(), bounds)
     u = batch.u.to(torch.float32).numpy()
-    flags = u > high.numpy()
+    flags = u > high
     if low is not None:
-        flags |= u < low.numpy()
+        flags |= u < low
     place = np.flatnonzero(flags)
     units = torch.from_numpy(place % u.shape[-1])
     z = standardizer.z_at(batch.layer, torch.from_numpy(u.reshape(-1)[place]), units)
@@ -110,17 +121,16 @@ def to_host(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _flags(standardizer: Standardizer, batch: LayerBatch, bounds: Bounds) -> torch.Tensor:
-    high, low = _edges(standardizer, batch.layer, bounds)
+    high, low = _edges(standardizer.mu[batch.layer], standardizer.scale[batch.layer], bounds)
     flags = batch.u > high
     return (flags if low is None else flags | (batch.u < low)).reshape(-1)
 
 
-def _edges(standardizer: Standardizer, layer: int, bounds: Bounds) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _edges(mu: Units, scale: Units, bounds: Bounds) -> tuple[Units, Units | None]:
     """u above the first or below the second, [unit] in float32, may reach a bound."""
-    mu, scale = standardizer.mu[layer], standardizer.scale[layer]
-    high = mu + _loosened(min(bounds.values())) * scale - SLACK * mu.abs()
+    slack = SLACK * abs(mu)
     below = bounds.get("SPIKE_TWO_SIDED_ABS")
-    return high, None if below is None else mu - _loosened(below) * scale + SLACK * mu.abs()
+    return mu + _loosened(min(bounds.values())) * scale - slack, None if below is None else mu - _loosened(below) * scale + slack
 
 
 def _loosened(bound: float) -> float:

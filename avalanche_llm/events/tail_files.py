@@ -33,7 +33,7 @@ def tails_to_table(tails: Sequence[LayerTail], *, gain_id: int, gain: float) -> 
     """The candidates of one pass as rows sorted by sequence, layer, token, unit."""
     layer = np.repeat(np.arange(len(tails)), [len(tail) for tail in tails])
     seq, token, unit, z = (np.concatenate([getattr(tail, name) for tail in tails]) for name in ("seq", "token", "unit", "z"))
-    order = np.lexsort((unit, token, layer, seq))
+    order = np.argsort(seq, kind="stable")  # the rest is in order: tails are, and layers follow each other
     columns = [np.full(len(z), gain_id), np.full(len(z), gain), seq[order], layer[order], token[order], unit[order], z[order]]
     return pa.table([pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 

@@ -1,4 +1,7 @@
-"""Forward passes over windows in batches, hooks on, one check of the result a batch; the head runs only where it is asked for.
+"""Forward passes over windows in batches, hooks on, one check of the result a batch, and no further than what is asked for.
+
+Where only u is wanted, a pass ends with the last layer's u: its last projection and the final norm are not computed. The
+head runs only for likelihoods.
 
 Next-token likelihood of a window x[0 .. T-1] in nats, over the predicted positions t >= max(1, burn-in):
 
@@ -54,8 +57,9 @@ def forward_pass(
     on_input(layer, u[batch, token, unit]) sees the input of each layer's down projection; on_batch(first_seq) follows
     when the batch that begins at that window is in the device's queue (on a CPU: done). With `predict_from` the whole
     causal model runs, and the report holds the likelihood of the positions from there on. Raises DataError if a batch ends
-    in NaN or inf: whatever goes wrong in a layer stays in the residual stream, so one look at its end sees it without a
-    look at each layer. The look is taken while the next batch runs, so that a device need not wait for it.
+    in NaN or inf: whatever goes wrong in a layer stays in the residual stream, so one look at the last u (at what the head
+    is given) sees it without a look at each layer. The look is taken while the next batch runs, so that a device need not
+    wait for it.
     """
     began = monotonic()
     sums: list[torch.Tensor] = []
@@ -64,12 +68,14 @@ def forward_pass(
 
     def by_window(layer: int, u: torch.Tensor) -> None:
         on_input(layer, u.view(-1, seq_len, u.shape[-1]))  # OPT hands its last projection all windows as one list of tokens
+        if predict_from is None and layer == model.n_layers - 1:
+            raise _LastRead(u)
 
     with torch.inference_mode(), model.scaled(plan), ReadInput(model.modules("down"), by_window):
         for first in range(0, len(windows), batch_windows):
             batch = torch.from_numpy(windows[first : first + batch_windows]).to(model.device)
             if predict_from is None:
-                finite.add(first, model.decoder(input_ids=batch, use_cache=False).last_hidden_state)
+                finite.add(first, _last_u(model, batch))
             else:
                 hidden, nll = _predict(model, batch, predict_from)
                 finite.add(first, hidden, nll)
@@ -82,6 +88,23 @@ def forward_pass(
     return PassReport(len(windows), -(-len(windows) // batch_windows), monotonic() - began, scored)
 
 
+class _LastRead(Exception):
+    """The last layer's u was read, and nothing beyond it is wanted."""
+
+    def __init__(self, u: torch.Tensor) -> None:
+        super().__init__()
+        self.u = u
+
+
+def _last_u(model: LoadedModel, batch: Int64[torch.Tensor, "batch token"]) -> torch.Tensor:
+    """Run the decoder up to the last layer's u, and return that."""
+    try:
+        model.decoder(input_ids=batch, use_cache=False)
+    except _LastRead as end:
+        return end.u
+    raise UnsupportedModel(f"{type(model.decoder).__name__} ended without its last layer's down projection")
+
+
 class _FiniteEnds:
     """Whether each batch ended without NaN and inf: asked at once, looked at one batch later."""
 
@@ -92,7 +115,7 @@ class _FiniteEnds:
 
     def add(self, first: int, *ends: torch.Tensor) -> None:
         """The results of the batch that begins at window `first`. Raises DataError for the batch before it."""
-        self._unseen.append((first, torch.stack([torch.isfinite(end).all() for end in ends]).all()))
+        self._unseen.append((first, torch.isfinite(torch.stack([at for end in ends for at in torch.aminmax(end)])).all()))
         if len(self._unseen) > 1:
             self._look()
 
