@@ -33,7 +33,7 @@ PROCESS_GIB: Final = 0.6
 SITE_S: Final = 1.1e-6
 """Seconds that phase 5 takes for one site of one condition: components, bootstrap, nulls, tails."""
 FIGURE_S: Final = 1.0
-PADDED: Final = 1.5
+PADDED: Final = 1.3
 """Prompts and choices with their padding and short rows, over their tokens alone."""
 CHARACTERS_A_TOKEN: Final = 4
 QUESTION_TOKENS: Final = 128
