@@ -7,6 +7,8 @@ from typing import Final
 
 import avalanche_llm
 
+BLOCK: Final = 2**24
+"""Bytes hashed at a time: large, because another thread has the interpreter meanwhile."""
 CHECKPOINT_SUFFIXES: Final = frozenset({".safetensors", ".json", ".jinja", ".model", ".txt"})
 
 
@@ -17,8 +19,11 @@ def sha256_bytes(data: bytes) -> str:
 
 def sha256_file(path: Path) -> str:
     """Lower-case hex sha256 of the file's content, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def sha256_tree(folder: Path, suffixes: frozenset[str], pattern: str = "**/*") -> str:

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from avalanche_llm.errors import DataError, UnsupportedModel
 from avalanche_llm.metrics.likelihood import SequenceNll
+from avalanche_llm.model.finite import all_finite
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.hooks import OnInput, ReadInput
 from avalanche_llm.model.loader import LoadedModel
@@ -115,7 +116,7 @@ class _FiniteEnds:
 
     def add(self, first: int, *ends: torch.Tensor) -> None:
         """The results of the batch that begins at window `first`. Raises DataError for the batch before it."""
-        self._unseen.append((first, torch.isfinite(torch.stack([at for end in ends for at in torch.aminmax(end)])).all()))
+        self._unseen.append((first, all_finite(*ends)))
         if len(self._unseen) > 1:
             self._look()
 

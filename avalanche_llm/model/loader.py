@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,10 +13,12 @@ import transformers
 from jaxtyping import Int64
 from torch import nn
 
+from avalanche_llm.background import in_background
 from avalanche_llm.errors import AvalancheError, DataError, DeterminismError, EnvironmentProblem, UnsupportedModel, reason
 from avalanche_llm.io.hashing import CHECKPOINT_SUFFIXES, sha256_tree
 from avalanche_llm.model.checkpoint import check_declared, refuse_foreign_kernels
 from avalanche_llm.model.families import find_layers, find_modules, hook_names, input_width, refuse_experts
+from avalanche_llm.model.finite import all_finite
 from avalanche_llm.model.gain import GainPlan
 from avalanche_llm.model.hook_checks import check_every_token_once
 from avalanche_llm.model.hooks import ScaleOutput
@@ -113,6 +116,7 @@ def load_model(choice: ModelChoice, *, role: str, device: str, dtype: str) -> Lo
     if folder is not None:
         with _foreign(choice):
             check_declared(config, folder)
+    content = in_background(partial(content_sha256, choice))
     causal, report = _from_pretrained(
         transformers.AutoModelForCausalLM,
         choice,
@@ -133,7 +137,7 @@ def load_model(choice: ModelChoice, *, role: str, device: str, dtype: str) -> Lo
         "role": role,
         "id": choice.hf_id,
         "revision": (getattr(causal.config, "_commit_hash", None) or choice.revision) if folder is None else None,
-        "content_sha256": content_sha256(choice),
+        "content_sha256": content.result(),
         **_sizes(layers, names),
         "device": device,
         "dtype": dtype,
@@ -185,7 +189,7 @@ def _check_tensors(causal: nn.Module, place: torch.device, name: str) -> None:
     ]
     if strays:
         raise EnvironmentProblem(f"{len(strays)} tensors of {name} are not on {place} (first: {strays[0]}); refusing to offload")
-    broken = [found for found, parameter in causal.named_parameters() if not torch.isfinite(parameter).all()]
+    broken = [found for found, parameter in causal.named_parameters() if not all_finite(parameter)]
     if broken:
         raise DeterminismError(f"{name} has NaN or infinite weights in {broken[0]}; the checkpoint is damaged")
 
