@@ -39,11 +39,12 @@ def measured(folder: Path | None = None) -> Iterator[Cost]:
     """Measure what happens inside. `folder`: where bytes are counted."""
     cost = Cost()
     reset_peak()
-    before, began, cpu = _bytes(folder), perf_counter(), _cpu()
+    before, began, cpu = _bytes(folder), perf_counter(), cpu_s()
     try:
         yield cost
     finally:
-        cost.wall_s, cost.cpu_s = perf_counter() - began, _cpu() - cpu
+        cost.wall_s += perf_counter() - began
+        cost.cpu_s += cpu_s() - cpu
         cost.peak_gib = peak_gib()
         cost.written_bytes = _bytes(folder) - before
 
@@ -54,15 +55,38 @@ def timed(cost: Cost, functions: Sequence[str]) -> Iterator[None]:
 
     A profiler would time each call of each function, and so double what consists of many small ones.
     """
+    with _replaced(functions, lambda name, original: _clocked(cost, name, original)):
+        yield
+
+
+@contextmanager
+def preceded(functions: Sequence[str], before: Callable[[], None]) -> Iterator[None]:
+    """Call `before` ahead of every call of functions named `module:name`."""
+
+    def after(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(original)
+        def inside(*arguments: Any, **keywords: Any) -> Any:
+            before()
+            return original(*arguments, **keywords)
+
+        return inside
+
+    with _replaced(functions, after):
+        yield
+
+
+@contextmanager
+def _replaced(functions: Sequence[str], make: Callable[[str, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """Put make(name, function) wherever a function is known."""
     with ExitStack() as patched:
         for named in functions:
             module, name = named.split(":")
             original = attrgetter(name)(sys.modules[module])
-            clocked = _clocked(cost, name, original)
             owner, _, attribute = name.rpartition(".")
             places = [attrgetter(owner)(sys.modules[module])] if owner else _holders(original, attribute)
+            made = make(name, original)
             for place in places:
-                patched.enter_context(patch.object(place, attribute, clocked))
+                patched.enter_context(patch.object(place, attribute, made))
         yield
 
 
@@ -122,7 +146,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _cpu() -> float:
+def cpu_s() -> float:
+    """Seconds of every thread of this process."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 

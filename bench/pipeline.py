@@ -2,15 +2,17 @@
 
     python -m bench.pipeline [--workload small|demo] [--repeats N]
 
-One process, phases in order, a bare pass before the first and after each; the limit of a phase is the time that its tokens
-take in bare passes, with the language-model head where every position is predicted. `small` is the workload on which the
-published implementation was counted: 8 windows of 128 tokens, 5 gains.
+One process, phases in order. The limit of a phase is the time that its tokens take in bare passes, with the language-model head
+where every position is predicted; before each pass of the phase a bare one is measured, as the machine's speed wanders.
+`small` is the workload on which the published implementation was counted: 8 windows of 128 tokens, 5 gains.
 """
 
 import argparse
 import json
 import statistics
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
@@ -32,7 +34,7 @@ from avalanche_llm.phases.run_nulls import run_nulls
 from avalanche_llm.phases.select_gstar import select_gstar
 from avalanche_llm.plan import plan_phase
 from avalanche_llm.stages import stages
-from bench.measure import counted_tokens, machine, measured, timed
+from bench.measure import Cost, counted_tokens, cpu_s, machine, measured, preceded, timed
 
 REPO: Final = Path(__file__).resolve().parents[1]
 SMALL: Final[dict[str, Any]] = {
@@ -56,9 +58,9 @@ PHASES: Final = {
     "PHASE6_GENERALIZE_B_METRICS": generalize,
     "PHASE6_ARC_MCQ_EVAL": evaluate_arc,
 }
+PASSES: Final = ("avalanche_llm.model.forward:forward_pass", "avalanche_llm.model.choices:score_choices")
 PARTS: Final = (
-    "avalanche_llm.model.forward:forward_pass",
-    "avalanche_llm.model.choices:score_choices",
+    *PASSES,
     "avalanche_llm.events.collect:EventCollector.add",
     "avalanche_llm.datasets:token_slices",
     "avalanche_llm.analysis.grid_rows:match_thresholds",
@@ -71,42 +73,46 @@ PARTS: Final = (
 
 
 class Bare:
-    """Seconds of one plain pass over the calibration slice, no hooks: the mean of the passes beside what is judged by it."""
+    """Seconds of plain passes over the calibration slice, no hooks, each measured just before a pass of a phase."""
 
     def __init__(self, job: Job, model: LoadedModel) -> None:
         self._windows = torch.from_numpy(slices_of_a(job, model)[CALIBRATION_SLICE].windows)
         self._batch = job.settings.pipeline.batch_windows
         self._model = model
-        self._last = self._pass(self._model.decoder)
-        self.seconds: list[float] = []
 
-    def beside(self, with_head: bool) -> float:
-        """The mean of a pass now and the one before; or one with the head now."""
-        before, self._last = self._last, self._pass(self._model.decoder)
-        self.seconds.append((before + self._last) / 2)
-        return self._pass(self._model.causal) if with_head else self.seconds[-1]
+    @contextmanager
+    def beside(self, cost: Cost, with_head: bool) -> Iterator[list[float]]:
+        """A bare pass before every pass inside; its seconds are taken off what the phase costs. Yields them as they come."""
+        seconds: list[float] = []
+        module = self._model.causal if with_head else self._model.decoder
 
-    def _pass(self, module: torch.nn.Module) -> float:
-        began = perf_counter()
-        with torch.inference_mode():
-            for first in range(0, len(self._windows), self._batch):
-                module(input_ids=self._windows[first : first + self._batch], use_cache=False)
-        return perf_counter() - began
+        def before() -> None:
+            cpu, began = cpu_s(), perf_counter()
+            with torch.inference_mode():
+                for first in range(0, len(self._windows), self._batch):
+                    module(input_ids=self._windows[first : first + self._batch], use_cache=False)
+            seconds.append(perf_counter() - began)
+            cost.wall_s -= seconds[-1]
+            cost.cpu_s -= cpu_s() - cpu
+
+        with preceded(PASSES, before):
+            yield seconds
 
 
 def measure(config: Path, runs: Path) -> dict[str, Any]:
-    """Bare passes, every phase, and what each took of the other."""
+    """Every phase beside its bare passes, and what each took of the other."""
     job = JobRequest(config, runs_dir=runs).job()
     where, data = job.settings.run, job.settings.datasets.A
     model = _loaded(job.settings.model, where.model_role, where.device, where.dtype)
     slice_tokens = data.n_windows_calibration * job.settings.pipeline.seq_len_tokens
-    bare, costs = Bare(job, model), {}
+    bare, costs, plain = Bare(job, model), {}, []
     for phase_id, phase in PHASES.items():
-        planned = plan_phase(job, stages()[phase_id]).cost.seconds
-        with measured(runs) as cost, timed(cost, PARTS), counted_tokens(model, cost):
+        planned, with_head = plan_phase(job, stages()[phase_id]).cost.seconds, phase_id in WITH_HEAD
+        with measured(runs) as cost, timed(cost, PARTS), bare.beside(cost, with_head) as seconds, counted_tokens(model, cost):
             phase(job)
-        passes = cost.tokens / slice_tokens
-        limit = passes * bare.beside(phase_id in WITH_HEAD)
+        passes = cost.tokens / slice_tokens - len(seconds)
+        limit = passes * statistics.mean(seconds) if seconds else 0.0
+        plain += [] if with_head else seconds
         costs[phase_id] = cost.rounded() | {
             "planned_s": None if planned is None else round(planned, 1),
             "passes": round(passes, 2),
@@ -116,7 +122,7 @@ def measure(config: Path, runs: Path) -> dict[str, Any]:
     needed, taken = (sum(cost[name] for cost in costs.values()) for name in ("limit_s", "wall_s"))
     return {
         "machine": machine(),
-        "bare_pass_s": round(statistics.mean(bare.seconds), 3),
+        "bare_pass_s": round(statistics.mean(plain), 3),
         "slice_tokens": slice_tokens,
         "phases": costs,
         "all": {"limit_s": round(needed, 1), "wall_s": round(taken, 1), "ratio": round(taken / needed, 3)},
