@@ -2,7 +2,7 @@
 
     python -m bench.collector [--seven_b]
 
-Curves over windows, units and layers; --seven_b is 28 layers of 18944 units, 64 windows of 256 tokens (target: under 3 GiB).
+Curves over windows, units, layers and gains; --seven_b is 28 layers of 18944 units, 64 windows of 256 tokens (under 3 GiB).
 """
 
 import argparse
@@ -20,36 +20,40 @@ from bench.measure import machine, peak_gib, reset_peak
 TOKENS: Final = 256
 BATCH: Final = 8
 DEPTH_RATE: Final = 8e-5 * 1.2  # the deepest canonical target, and room for layers above the mean
-SHAPES: Final = [(windows, 30, 1536) for windows in (8, 16, 32, 64, 128, 256)] + [
-    *((16, 8, d_ff) for d_ff in (1536, 4096, 8192, 18944)),
-    *((16, layers, 4096) for layers in (4, 8, 16, 32)),
+SHAPES: Final = [(windows, 30, 1536, 1) for windows in (8, 16, 32, 64, 128, 256)] + [
+    *((16, 8, d_ff, 1) for d_ff in (1536, 4096, 8192, 18944)),
+    *((16, layers, 4096, 1) for layers in (4, 8, 16, 32)),
+    *((16, 30, 1536, gains) for gains in (1, 3, 5, 11)),
 ]
-SEVEN_B: Final = (64, 28, 18944)
+SEVEN_B: Final = (64, 28, 18944, 1)
 
 
-def collect(windows: int, layers: int, d_ff: int) -> dict[str, Any]:
-    """Feed one slice of heavy-tailed activations; the source is made before the clock starts and reused by every layer."""
+def collect(windows: int, layers: int, d_ff: int, gains: int) -> dict[str, Any]:
+    """Feed a slice of heavy-tailed activations once a gain; the source is made before the clock starts and is every layer's."""
     rng = np.random.default_rng(0)
     stats = CalibrationStats(np.zeros((layers, d_ff), np.float32), np.ones((layers, d_ff), np.float32), 1)
     depth = np.full(layers, int(DEPTH_RATE * windows * TOKENS * d_ff) + 1)
     standard = Standardizer.of(stats, eps=1e-6, device=torch.device("cpu"))
-    collector = TailCollector(standard, {"SPIKE_ONE_SIDED_POS": depth, "SPIKE_TWO_SIDED_ABS": depth}, burn_in=0)
     source = torch.from_numpy(rng.standard_t(4, size=(BATCH, TOKENS, d_ff)).astype(np.float32))
     reset_peak()
     base = peak_gib()
-    began = perf_counter()
-    for first in range(0, windows, BATCH):
-        for layer in range(layers):
-            collector.add(layer, source)
-        collector.end_batch(first + BATCH)
+    events, began = 0, perf_counter()
+    for _ in range(gains):
+        collector = TailCollector(standard, {"SPIKE_ONE_SIDED_POS": depth, "SPIKE_TWO_SIDED_ABS": depth}, burn_in=0)
+        for first in range(0, windows, BATCH):
+            for layer in range(layers):
+                collector.add(layer, source)
+            collector.end_batch(first + BATCH)
+        events += sum(map(len, collector.tails))
     seconds = perf_counter() - began
     return {
         "windows": windows,
         "layers": layers,
         "d_ff": d_ff,
+        "gains": gains,
         "seconds": round(seconds, 2),
-        "ns_per_sample": round(seconds * 1e9 / (windows * layers * TOKENS * d_ff), 3),
-        "events": sum(len(tail) for tail in collector.tails),
+        "ns_per_sample": round(seconds * 1e9 / (gains * windows * layers * TOKENS * d_ff), 3),
+        "events": events,
         "peak_above_source_gib": round(peak_gib() - base, 3),
     }
 

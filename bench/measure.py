@@ -121,6 +121,17 @@ def counted_tokens(model: Any, cost: Cost) -> Iterator[None]:
         handle.remove()
 
 
+def bare_pass_s(module: Any, windows: Any, batch_windows: int) -> float:
+    """Seconds of a plain pass over windows [window, token], no hooks: the limit of whatever needs that pass."""
+    import torch
+
+    began = perf_counter()
+    with torch.inference_mode():
+        for first in range(0, len(windows), batch_windows):
+            module(input_ids=windows[first : first + batch_windows], use_cache=False)
+    return perf_counter() - began
+
+
 def reset_peak() -> None:
     """Let the process's peak memory start from what it holds now (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")

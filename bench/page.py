@@ -9,7 +9,7 @@ HEAD = """# Performance
 
 Made by `make bench` from [performance.json](performance.json); no number is typed by hand. The limit of a phase is what its
 forward passes take bare: the decoder alone, no hooks, and with the language-model head only where every position is
-predicted (`phase6_generalize_b_metrics`), timed in the same process before and after each phase.
+predicted (`phase6_generalize_b_metrics`), timed in the same process before each pass of the phase.
 """
 
 
@@ -26,6 +26,15 @@ def startup(found: Results) -> str:
     rows = [("`--help`", found["help_s"]), ("`phase1_calibrate --dry_run`", found["dry_run_s"])]
     rows.append(("`phase1_calibrate` to its model and data loaded", found["to_data_s"]))
     return _section("Before the work begins", found, f"Median of {found['repeats']} processes.", ("command", "s"), rows)
+
+
+def flags(found: Results) -> str:
+    text = (
+        f"Bare passes over {found['slice_tokens']} tokens in turn, median of {found['repeats']} each: {found['ratio']} times the "
+        "seconds with the flags. The limits below are measured with them, as the phases are."
+    )
+    rows = [("off", found["without_s"]), ("on", found["with_s"])]
+    return _section("Deterministic flags", found, text, ("flags", "s"), rows)
 
 
 def pipeline(title: str) -> Callable[[Results], str]:
@@ -65,10 +74,10 @@ def pipeline(title: str) -> Callable[[Results], str]:
 
 def collector(title: str) -> Callable[[Results], str]:
     def section(found: Results) -> str:
-        names = ("windows", "layers", "d_ff", "seconds", "ns a sample", "events", "peak above the source, GiB")
-        keys = ("windows", "layers", "d_ff", "seconds", "ns_per_sample", "events", "peak_above_source_gib")
+        names = ("windows", "layers", "d_ff", "gains", "seconds", "ns a sample", "events", "peak above the source, GiB")
+        keys = ("windows", "layers", "d_ff", "gains", "seconds", "ns_per_sample", "events", "peak_above_source_gib")
         rows = [[shape[key] for key in keys] for shape in found["shapes"]]
-        text = "Windows of 256 tokens of heavy-tailed noise, no model: what collecting the events of one gain costs."
+        text = "Windows of 256 tokens of heavy-tailed noise, no model: what collecting the events costs, gain after gain."
         return _section(title, found, text, names, rows)
 
     return section
@@ -86,6 +95,7 @@ def statistics(found: Results) -> str:
 
 SECTIONS: Mapping[str, Callable[[Results], str]] = {
     "startup": startup,
+    "flags": flags,
     "small": pipeline("8 windows of 128 tokens, 5 gains"),
     "demo": pipeline("The demo"),
     "collector": collector("The collector alone, over its shape"),

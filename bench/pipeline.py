@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Final
 
 import torch
@@ -34,7 +33,7 @@ from avalanche_llm.phases.run_nulls import run_nulls
 from avalanche_llm.phases.select_gstar import select_gstar
 from avalanche_llm.plan import plan_phase
 from avalanche_llm.stages import stages
-from bench.measure import Cost, counted_tokens, cpu_s, machine, measured, preceded, timed
+from bench.measure import Cost, bare_pass_s, counted_tokens, cpu_s, machine, measured, preceded, timed
 
 REPO: Final = Path(__file__).resolve().parents[1]
 SMALL: Final[dict[str, Any]] = {
@@ -87,11 +86,8 @@ class Bare:
         module = self._model.causal if with_head else self._model.decoder
 
         def before() -> None:
-            cpu, began = cpu_s(), perf_counter()
-            with torch.inference_mode():
-                for first in range(0, len(self._windows), self._batch):
-                    module(input_ids=self._windows[first : first + self._batch], use_cache=False)
-            seconds.append(perf_counter() - began)
+            cpu = cpu_s()
+            seconds.append(bare_pass_s(module, self._windows, self._batch))
             cost.wall_s -= seconds[-1]
             cost.cpu_s -= cpu_s() - cpu
 
