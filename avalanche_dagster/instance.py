@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 import psutil
 from dagster import DagsterRunStatus, RunsFilter
+from dagster._core.instance.ref import InstanceRef
 from sqlalchemy.exc import DBAPIError
 
 from avalanche_llm.errors import EnvironmentProblem
@@ -23,6 +24,10 @@ PID_TAG: Final = "avalanche/pid"
 HOST_TAG: Final = "avalanche/host"
 RAY_STEP: Final = "DAGSTER_RUN_STEP_KEY"
 """Set by dagster-ray in the process of a step."""
+OVERRIDES: Final[Any] = {
+    "compute_logs": {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+}
+"""A terminal shows what a phase prints. Dagster would copy it through four processes, which print tracebacks at Ctrl-C."""
 UNFINISHED: Final = [DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING]
 
 
@@ -56,7 +61,7 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with recording(home), ExitStack() as stack:
         with _alone_in(home):
-            instance = stack.enter_context(dg.DagsterInstance.get())
+            instance = stack.enter_context(dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides=OVERRIDES)))
             _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage  # opening them makes their tables
         free_slots_of_dead_runs(instance)
         yield instance

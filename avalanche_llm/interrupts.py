@@ -34,6 +34,15 @@ class Heard:
         return None if self._first is None else SHELL_OFFSET + self._first
 
 
+_listening: list[Heard] = []
+
+
+def raise_lost() -> None:
+    """Deliver again a signal that came and stopped nothing: the importer drops what a handler raises in callbacks of its own."""
+    if _listening and (code := _listening[-1].exit_code()) is not None:
+        signal.raise_signal(code - SHELL_OFFSET)
+
+
 @contextmanager
 def stoppable() -> Iterator[Heard]:
     """Let SIGINT and SIGTERM raise KeyboardInterrupt, and say which came. Earlier handlers come back on exit.
@@ -48,9 +57,11 @@ def stoppable() -> Iterator[Heard]:
     os.set_blocking(writer, False)
     before = {number: signal.signal(number, signal.default_int_handler) for number in HANDLED}
     earlier = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    _listening.append(Heard(reader))
     try:
-        yield Heard(reader)
+        yield _listening[-1]
     finally:
+        _listening.pop()
         signal.set_wakeup_fd(earlier)
         for number, handler in before.items():
             signal.signal(number, handler)

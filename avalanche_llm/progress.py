@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
+from avalanche_llm.interrupts import raise_lost
+
 LOG_EVERY_SECONDS: Final = 15.0
 _log = logging.getLogger("avalanche_llm")
 
@@ -16,6 +18,7 @@ Advance = Callable[[int], None]
 @contextmanager
 def progress(label: str, total: int, unit: str = "windows") -> Iterator[Advance]:
     """Yield a function to call with the number of units just done. Of nested bars the outermost one stays on the screen."""
+    raise_lost()
     if sys.stderr.isatty():
         from tqdm import tqdm
         from tqdm.contrib.logging import logging_redirect_tqdm
@@ -24,6 +27,7 @@ def progress(label: str, total: int, unit: str = "windows") -> Iterator[Advance]
         with logging_redirect_tqdm(), bar:
 
             def draw(done: int) -> None:
+                raise_lost()
                 bar.update(done)
 
             yield draw
@@ -33,6 +37,7 @@ def progress(label: str, total: int, unit: str = "windows") -> Iterator[Advance]
 
     def advance(done: int) -> None:
         nonlocal so_far, last
+        raise_lost()
         so_far += done
         now = monotonic()
         if now - last >= LOG_EVERY_SECONDS and so_far < total:

@@ -1,17 +1,20 @@
 """A short form of the campaign of `make test-faults`: kills and signals in a process of its own, which forks a child a trial."""
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
 
-from avalanche_llm.interrupts import stoppable
+from avalanche_llm.interrupts import raise_lost, stoppable
 from avalanche_llm.io.artifacts import read_record
+from avalanche_llm.progress import progress
 
 SHORT = ["phase1_calibrate", "phase2_gain_grid", "phase2_select_gstar"]
 MESSAGE = "interrupted; nothing complete was touched. Continue with --allow_resume"
@@ -29,13 +32,14 @@ def test_kills_and_signals_break_no_promise(tmp_path: Path) -> None:
 def test_a_signal_ends_a_whole_process_with_one_line_and_a_run_to_resume(
     number: signal.Signals, code: int, config: Path, tmp_path: Path
 ) -> None:
-    """The command line as a person runs it, stopped in its first passes."""
+    """The command line as a person runs it, stopped in its first passes. A terminal signals the whole group of processes."""
     command = [sys.executable, "-m", "avalanche_llm", "phase1_calibrate", "--config", str(config), "--runs_dir", str(tmp_path)]
-    with subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    piped: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tiny.REPO, start_new_session=True, **piped) as process:
         deadline = time.monotonic() + 600
         while not list(tmp_path.glob("RUN_S01_*/logs/events.jsonl")) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.002)
-        process.send_signal(number)
+        os.killpg(process.pid, number)
         out, err = process.communicate(timeout=600)
     assert process.returncode == code, err
     assert out == ""
@@ -54,3 +58,29 @@ def test_stoppable_tells_which_signal_came_and_puts_the_handlers_back() -> None:
                 signal.raise_signal(number)
             assert heard.exit_code() == heard.exit_code() == 128 + number
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+class Dropped:
+    """What a handler raises while this goes is dropped, as in the importer's callbacks."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_stopped_nothing_stops_the_next_step_of_long_work() -> None:
+    raise_lost()
+    with stoppable() as heard, progress("passes", 2) as advance:
+        Dropped()
+        with pytest.raises(KeyboardInterrupt):
+            advance(1)
+        assert heard.exit_code() == 143
+    raise_lost()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_stopped_nothing_stops_long_work_that_begins() -> None:
+    with stoppable():
+        Dropped()
+        with pytest.raises(KeyboardInterrupt), progress("passes", 2):
+            pass
