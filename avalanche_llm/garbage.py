@@ -13,6 +13,11 @@ SELDOM: Final = (100_000, 10, 10)
 """New objects between two looks, and how many looks at the young before one at the old."""
 
 
+def look_at_the_young() -> None:
+    """Drop the unreachable among what was made since the last look."""
+    gc.collect(1)
+
+
 @contextmanager
 def looked_for_seldom() -> Iterator[None]:
     """Fewer looks inside; the earlier setting comes back."""

@@ -109,12 +109,12 @@ def _clocked(cost: Cost, name: str, function: Callable[..., Any]) -> Callable[..
 
 @contextmanager
 def counted_tokens(model: Any, cost: Cost) -> Iterator[None]:
-    """Count the tokens of every decoder call inside."""
+    """Count the tokens of every decoder call inside, where its first layer sees them."""
 
-    def count(module: Any, arguments: Any, keywords: Any) -> None:
-        cost.tokens += keywords["input_ids"].numel()
+    def count(module: Any, arguments: Any) -> None:
+        cost.tokens += arguments[0].shape[:-1].numel()
 
-    handle = model.decoder.register_forward_pre_hook(count, with_kwargs=True)
+    handle = model.layers[0].register_forward_pre_hook(count)
     try:
         yield
     finally:

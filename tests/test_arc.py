@@ -2,8 +2,6 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,28 +41,12 @@ def upstream(pipeline: Path, runs: Path, gains: list[float] = CHOSEN) -> Path:
     return runs
 
 
-@contextmanager
-def counted(job: Job) -> Iterator[list[int]]:
-    """How many prompts each fresh forward pass took; what goes on from a prompt is not counted."""
-    sizes: list[int] = []
-
-    def count(module: Any, arguments: Any, keywords: Any) -> None:
-        if keywords["past_key_values"].get_seq_length() == 0:
-            sizes.append(len(keywords["input_ids"]))
-
-    handle = tiny.model_of(job).decoder.register_forward_pre_hook(count, with_kwargs=True)
-    try:
-        yield sizes
-    finally:
-        handle.remove()
-
-
 @pytest.fixture(scope="module")
 def evaluated(pipeline: Path, config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     """A runs folder with the phase complete, and how many prompts it sent through the model. Read only."""
     runs = upstream(pipeline, tmp_path_factory.mktemp("arc") / "runs")
     job = tiny.job_of(config, runs)
-    with counted(job) as sizes:
+    with tiny.counted_windows(job) as sizes:
         evaluate_arc(job)
     return runs, sum(sizes)
 
@@ -261,7 +243,7 @@ def test_a_resumed_run_skips_finished_gains_and_ends_in_the_same_bytes(
         part = folder_of(other) / "cache" / "arc_0.8.parquet"
         part.write_bytes(part.read_bytes()[:50])
     resumed = tiny.job_of(config, other, allow_resume=True)
-    with counted(resumed) as sizes:
+    with tiny.counted_windows(resumed) as sizes:
         evaluate_arc(resumed)
     assert sum(sizes) == (len(GAINS) - 2 + lost) * N * 2
     assert outputs(other) == outputs(evaluated[0])

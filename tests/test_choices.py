@@ -73,10 +73,10 @@ def counted(model: LoadedModel) -> Iterator[list[tuple[int, int]]]:
     """The shape of the input of every forward pass inside."""
     shapes: list[tuple[int, int]] = []
 
-    def count(module: Any, arguments: Any, keywords: Any) -> None:
-        shapes.append(tuple(keywords["input_ids"].shape))
+    def count(module: Any, arguments: Any) -> None:
+        shapes.append(tuple(arguments[0].shape[:2]))
 
-    handle = model.decoder.register_forward_pre_hook(count, with_kwargs=True)
+    handle = model.layers[0].register_forward_pre_hook(count)
     try:
         yield shapes
     finally:
@@ -110,19 +110,17 @@ def test_score_choices_equals_the_loop_at_a_gain_that_is_in_the_weights(llama: L
 
 
 def test_score_choices_at_gain_one_hooks_nothing(llama: LoadedModel) -> None:
-    """Bit for bit the plain model on the same padded batch."""
-    questions = longest_first(drawn(3, 3))
+    """Bit for bit the plain model's decoder on the same padded batch, and its head on the last positions."""
+    questions = [replace(question, continuations=((5,), (9,))) for question in longest_first(drawn(3, 3))]
     longest = len(questions[0].prompt)
     ids = torch.tensor([[*question.prompt, *[0] * (longest - len(question.prompt))] for question in questions])
     mask = torch.tensor([[1] * len(question.prompt) + [0] * (longest - len(question.prompt)) for question in questions])
     with torch.inference_mode():
-        logits = llama.causal(input_ids=ids, attention_mask=mask).logits.double().log_softmax(dim=-1)
-    found = iter(scores(llama, questions))
-    for place, question in enumerate(questions):
-        for choice in question.continuations:
-            score = next(found)
-            if len(choice) == 1:
-                assert score == float(logits[place, len(question.prompt) - 1, choice[0]])
+        hidden = llama.decoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        last = hidden[range(len(questions)), mask.sum(dim=1) - 1]
+        logits = llama.causal.get_output_embeddings()(last[None])[0].double().log_softmax(dim=-1)
+    assert scores(llama, questions).tolist() == logits[:, [5, 9]].flatten().tolist()
+    assert scores(llama, questions, gain=1.1).tolist() != logits[:, [5, 9]].flatten().tolist()
 
 
 @pytest.mark.parametrize("batch", [1, 60, 250, 5000])
@@ -134,18 +132,25 @@ def test_score_choices_does_not_depend_on_the_batch(batch: int, llama: LoadedMod
 
 
 def test_score_choices_runs_each_prompt_once_and_no_more_of_a_choice_than_is_asked(llama: LoadedModel) -> None:
-    questions = drawn(5, 5)
-    ordered, done = longest_first(questions), list[int]()
-    two_prompts = 3 * len(ordered[0].prompt) - 1
+    questions, done = drawn(5, 5), list[int]()
+    lengths = [len(question.prompt) + sum(len(choice) - 1 for choice in question.continuations) for question in questions]
+    two_rows = 3 * max(lengths) - 1
     with counted(llama) as shapes:
-        score_choices(llama, questions, plan=GainPlan.uniform("MLP", 1.0, 3), batch_tokens=two_prompts, advance=done.append)
+        score_choices(llama, questions, plan=GainPlan.uniform("MLP", 1.0, 3), batch_tokens=two_rows, advance=done.append)
     assert (done[0], sum(done)) == (2, 5)
-    assert max(rows * width for rows, width in shapes[::2]) <= two_prompts
-    expected, ends = [], np.cumsum(done)
-    for batch in (ordered[start:end] for start, end in zip((0, *ends), ends, strict=False)):
-        longer = [choice for question in batch for choice in question.continuations if len(choice) > 1]
-        expected += [(len(batch), max(len(question.prompt) for question in batch)), (len(longer), max(map(len, longer)) - 1)]
-    assert shapes == expected
+    assert max(rows * width for rows, width in shapes) <= two_rows
+    longest_first, ends = sorted(lengths, reverse=True), np.cumsum(done)
+    assert shapes == [(end - start, longest_first[start]) for start, end in zip((0, *ends), ends, strict=False)]
+
+
+def test_a_family_that_takes_positions_from_the_mask_reads_each_longer_choice_after_its_own_prompt(tmp_path: Path) -> None:
+    case = CASES["bloom"]
+    bloom = tiny.loaded(tiny.save_model(causal_model(case.model_type, case.config), tmp_path))
+    question = Prompted("Q", (4,) * 9, ((5,), (6, 7), (8, 9, 10), (11,)))
+    with counted(bloom) as shapes:
+        found = scores(bloom, [question, replace(question, continuations=((5,), (6,)))], batch=36)
+    assert shapes == [(3, 11)]
+    assert scores(bloom, [question], batch=1).tolist() == pytest.approx(found[:4].tolist(), abs=1e-5)
 
 
 def test_labels_of_one_token_take_one_forward_a_batch(llama: LoadedModel) -> None:

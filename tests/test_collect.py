@@ -30,7 +30,7 @@ POS: SpikeDef = "SPIKE_ONE_SIDED_POS"
 ABS: SpikeDef = "SPIKE_TWO_SIDED_ABS"
 N_LAYERS, N_SEQ, N_TOKENS, D_FF = 2, 7, 5, 6
 SHAPE = (N_LAYERS, N_SEQ, N_TOKENS, D_FF)
-EMPTY = LayerTail(*(np.zeros(0, np.int64),) * 3, np.zeros(0, np.float32))
+EMPTY = LayerTail(*(np.zeros(0, np.int32),) * 3, np.zeros(0, np.float32))
 # multiples of a half between -6 and 6: ties everywhere, also with the first bound
 COARSE = arrays.arrays(np.float32, SHAPE, elements=st.integers(-12, 12).map(lambda step: step / 2))
 
@@ -60,7 +60,7 @@ def naive_tails(u: np.ndarray, standard: Standardizer, bounds: list[Mapping[Spik
         z = standard.z(layer, torch.from_numpy(u[layer])).numpy()
         keep = np.any([magnitude(z, name) >= bound for name, bound in bounds[layer].items()], axis=0)
         keep[:, :burn_in] = False
-        seq, token, unit = np.nonzero(keep)
+        seq, token, unit = np.array(np.nonzero(keep), dtype=np.int32)
         tails.append(LayerTail(seq, token, unit, z[keep]))
     return tails
 
@@ -349,8 +349,8 @@ def test_count_raster_counts_the_units_over_tau_at_each_site(kind: SpikeDef, bur
 
 @pytest.mark.parametrize(("n", "fits"), [(65_535, True), (65_536, False)])
 def test_count_raster_refuses_to_wrap(n: int, fits: bool) -> None:
-    site = np.zeros(n, np.int64)
-    tails = [LayerTail(site, site, np.arange(n), np.ones(n, np.float32))]
+    site = np.zeros(n, np.int32)
+    tails = [LayerTail(site, site, np.arange(n, dtype=np.int32), np.ones(n, np.float32))]
     if fits:
         assert count_raster(tails, np.zeros(1), POS, n_seq=1, first_token=0, n_tokens=1).item() == n
         return

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +17,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from avalanche_llm.errors import EnvironmentProblem, MissingArtifact
-from avalanche_llm.io.files import Writer, json_bytes, npz, parquet, raw, read_npz, write_atomically
+from avalanche_llm.io import files
+from avalanche_llm.io.files import (
+    Writer,
+    json_bytes,
+    npz,
+    parquet,
+    parquet_of,
+    raw,
+    read_npz,
+    read_row_groups,
+    write_atomically,
+)
 from avalanche_llm.io.hashing import code_version, sha256_bytes, sha256_file, sha256_tree
 from avalanche_llm.io.jsonl import EventLog
 
@@ -120,6 +132,30 @@ def test_parquet_gives_the_same_bytes_and_names_no_library_of_ours() -> None:
     assert table.schema.metadata is None
     assert table.to_pandas().equals(frame)
     assert pq.ParquetFile(io.BytesIO(first)).metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [3], [2, 2, 0, 9], [4], [4, 1], [8, 4]])
+def test_parquet_of_tables_is_the_parquet_of_all_and_reads_back_by_row_group(
+    sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "ROW_GROUP", 4)
+    schema = pa.schema([("n", pa.int32()), ("name", pa.string())])
+    ends = np.cumsum([0, *sizes])
+    tables = [pa.table([pa.array(range(a, b), pa.int32()), pa.array(["x"] * (b - a))], schema=schema) for a, b in pairwise(ends)]
+    whole = pa.concat_tables([schema.empty_table(), *tables])
+    path = tmp_path / "a.parquet"
+    path.write_bytes(written(parquet_of(schema, iter(tables))))
+    expected = io.BytesIO()
+    pq.write_table(whole, expected, compression="zstd", row_group_size=4)
+    assert path.read_bytes() == expected.getvalue()
+    groups = list(read_row_groups(path, schema))
+    assert max(map(len, groups)) <= 4
+    assert pa.concat_tables(groups).equals(whole)
+
+
+def test_parquet_of_makes_the_row_groups_that_parquet_makes() -> None:
+    table = pa.table({"n": np.zeros(2**20 + 1, np.int8)})
+    assert written(parquet_of(table.schema, [table.slice(0, 9), table.slice(9)])) == written(parquet(table))
 
 
 def test_json_bytes_is_readable_and_refuses_nan() -> None:

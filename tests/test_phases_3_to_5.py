@@ -4,9 +4,12 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import tiny
 from naive import Naive, grid_table, rows_of, stats_of, v_of
@@ -14,6 +17,7 @@ from naive import Naive, grid_table, rows_of, stats_of, v_of
 from avalanche_llm.analysis.conditions import conditions_from_frame
 from avalanche_llm.errors import MissingArtifact, SchemaError
 from avalanche_llm.io.artifacts import read_record
+from avalanche_llm.phases.ablation_events import ablation_tails
 from avalanche_llm.phases.analysis_figures import AnalysisFrames
 from avalanche_llm.phases.analysis_inputs import AnalysisInputs
 from avalanche_llm.phases.analysis_tables import expected_ablations, tables
@@ -160,6 +164,28 @@ def test_ablations_of_the_whole_mlp_are_the_grid_and_the_bands_differ(analysed: 
     away = rows[(rows["g_condition"] == "gstar") & (rows["g"] != 1.0)]
     assert len(away), "the tiny model's g* must leave the baseline for this test to say anything"
     assert away.groupby(key)["b_tot"].nunique().min() > 1
+
+
+def test_ablation_tails_are_the_rows_of_each_intervention_wherever_row_groups_end(
+    analysed: tuple[Path, dict[str, int]], config: Path, tmp_path: Path
+) -> None:
+    runs = tiny.copied(analysed[0], tmp_path / "runs")
+    inputs, path = AnalysisInputs.of(tiny.job_of(config, runs)), tiny.run_of(runs, "S05") / "results" / "ablation_events.parquet"
+    run: Any = SimpleNamespace(run_id="", record={}, artifact=lambda name: path)
+    whole = pq.read_table(path)
+    events = whole.to_pandas()
+    for size in (7, len(whole)):
+        pq.write_table(whole, path, row_group_size=size)
+        found = dict(ablation_tails(run, inputs))
+        assert len(found) == 4 * len(distinct_gains(runs) - {1.0})
+        for (intervention, gain), tails in found.items():
+            rows = events[(events["intervention_id"] == intervention) & (events["g"] == gain)].sort_values("layer", kind="stable")
+            assert np.concatenate([tail.unit for tail in tails]).tolist() == rows["unit"].tolist()
+            assert np.concatenate([tail.z for tail in tails]).tolist() == rows["z"].tolist()
+        assert sum(len(tail) for tails in found.values() for tail in tails) == len(whole)
+    pq.write_table(whole.take(list(range(len(whole)))[::-1]), path, row_group_size=7)
+    with pytest.raises(MissingArtifact, match=r"ablation_events\.parquet has \d+ rows where none was expected, or out of order"):
+        list(ablation_tails(run, inputs))
 
 
 def test_common_shift_moves_branching_less_than_the_within_layer_nulls(analysed: tuple[Path, dict[str, int]]) -> None:

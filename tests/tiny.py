@@ -277,9 +277,7 @@ def model_of(job: Job) -> Any:
 def counted_windows(job: Job) -> Iterator[list[int]]:
     """How many windows each pass over the job's model takes that is made inside."""
     sizes: list[int] = []
-    count = model_of(job).decoder.register_forward_pre_hook(
-        lambda module, arguments, keywords: sizes.append(len(keywords["input_ids"])), with_kwargs=True
-    )
+    count = model_of(job).layers[0].register_forward_pre_hook(lambda module, arguments: sizes.append(len(arguments[0])))
     try:
         yield sizes
     finally:

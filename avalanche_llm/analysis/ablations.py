@@ -4,8 +4,9 @@ Rows: per cell one g1 row of MLP_GLOBAL and one gstar row of each intervention. 
 intervention is a row that says so.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Final
 
 import numpy as np
@@ -51,9 +52,9 @@ def needed(conditions: Sequence[Condition], baseline: float) -> list[Interventio
 
 @dataclass(frozen=True)
 class AblationInputs:
-    """What the rows are computed with. `tails` holds (MLP_GLOBAL, g) of the grid and every needed intervention."""
+    """What the rows are computed with. `tails` brings (MLP_GLOBAL, g) of the grid and every needed intervention, each once."""
 
-    tails: Mapping[Intervention, Sequence[LayerTail]]
+    tails: Iterable[tuple[Intervention, Sequence[LayerTail]]]
     targets: RateTargets
     lattice: Lattice
     weights: Int64[np.ndarray, "reps seq"]
@@ -63,20 +64,26 @@ class AblationInputs:
 
 
 def ablation_rows(conditions: Sequence[Condition], inputs: AblationInputs) -> Iterator[dict[str, Any]]:
-    """The measured columns of T06, one mapping a row, keys included."""
-    for condition in conditions:
-        interventions = TARGETS if condition.g_condition == "gstar" else (GLOBAL,)
-        for intervention in interventions:
-            source = GLOBAL if condition.g == inputs.baseline else intervention
-            yield {
-                "spike_def_id": condition.spike_def,
-                "target_rate": condition.target_rate,
-                "g_condition": condition.g_condition,
-                "g": condition.g,
-                "intervention_id": intervention,
-                "gain_target": TARGETS[intervention],
-                **_measured(inputs.tails[source, condition.g], condition, inputs),
-            }
+    """The measured columns of T06, one mapping a row, keys included, in the order of the events that they come from."""
+    for source, tails in inputs.tails:
+        for condition, intervention in product(conditions, TARGETS):
+            if source == _source(condition, intervention, inputs.baseline):
+                yield {
+                    "spike_def_id": condition.spike_def,
+                    "target_rate": condition.target_rate,
+                    "g_condition": condition.g_condition,
+                    "g": condition.g,
+                    "intervention_id": intervention,
+                    "gain_target": TARGETS[intervention],
+                    **_measured(tails, condition, inputs),
+                }
+
+
+def _source(condition: Condition, intervention: str, baseline: float) -> Intervention | None:
+    """Whose events a row is measured on: at the baseline gain every intervention is the plain model. None: there is no row."""
+    if condition.g_condition != "gstar" and intervention != GLOBAL:
+        return None
+    return (GLOBAL if condition.g == baseline else intervention), condition.g
 
 
 def _measured(tails: Sequence[LayerTail], condition: Condition, inputs: AblationInputs) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Int32, Int64
 
 from avalanche_llm.errors import DataError
 from avalanche_llm.events.search import (
@@ -39,9 +39,9 @@ GROWTH: Final = 2
 class LayerTail:
     """Candidate events of one layer in the order seq, token, unit: everything at or above either bound."""
 
-    seq: Int64[np.ndarray, " event"]
-    token: Int64[np.ndarray, " event"]
-    unit: Int64[np.ndarray, " event"]
+    seq: Int32[np.ndarray, " event"]
+    token: Int32[np.ndarray, " event"]
+    unit: Int32[np.ndarray, " event"]
     z: Float32[np.ndarray, " event"]
 
     def __len__(self) -> int:
@@ -115,7 +115,7 @@ class EventCollector:
     def _tail(self, kept: Candidates) -> LayerTail:
         site, unit = np.divmod(kept.place, self._d_ff)
         seq, token = np.divmod(site, self._tokens)
-        return LayerTail(seq, token + self._burn_in, unit, kept.z)
+        return LayerTail(seq.astype(np.int32), (token + self._burn_in).astype(np.int32), unit.astype(np.int32), kept.z)
 
 
 class EventCounter(EventCollector):

@@ -46,7 +46,7 @@ def table_to_tails(table: pa.Table, *, n_layers: int) -> list[LayerTail]:
     order = np.argsort(layer, kind="stable")
     starts = np.searchsorted(layer[order], np.arange(n_layers + 1))
     return [
-        LayerTail(seq[rows].astype(np.int64), token[rows].astype(np.int64), unit[rows].astype(np.int64), z[rows])
+        LayerTail(seq[rows], token[rows], unit[rows], z[rows])
         for rows in (order[low:high] for low, high in pairwise(starts))
     ]
 

@@ -3,7 +3,8 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -18,6 +19,8 @@ from avalanche_llm.io.strict_json import parse_json
 
 Writer = Callable[[BinaryIO], None]
 TEMPORARY_PREFIX: Final = ".part-"
+ROW_GROUP: Final = 2**20
+"""Rows that a parquet file keeps together: pyarrow's own choice."""
 MAX_ROWS_PER_BYTE: Final = 64
 """More rows than any table of ours packs into a byte of its file; a footer that claims more is not believed."""
 
@@ -87,6 +90,22 @@ def parquet(table: pa.Table) -> Writer:
     return write
 
 
+def parquet_of(schema: pa.Schema, tables: Iterable[pa.Table]) -> Writer:
+    """Writer of the file that `parquet` writes for all tables together, of which two at most are held at a time."""
+
+    def write(file: BinaryIO) -> None:
+        waiting = schema.empty_table()
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for table in tables:
+                waiting = pa.concat_tables([waiting, table])
+                while waiting.num_rows > ROW_GROUP:
+                    writer.write_table(waiting.slice(0, ROW_GROUP))
+                    waiting = waiting.slice(ROW_GROUP)
+            writer.write_table(waiting)
+
+    return write
+
+
 def parquet_bytes(table: pa.Table) -> bytes:
     """What `parquet` writes, where its hash is wanted before the file."""
     sink = pa.BufferOutputStream()
@@ -101,15 +120,26 @@ def _plain(table: pa.Table) -> pa.Table:
 
 def read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
     """The table in `path`. Raises MissingArtifact if it cannot be read or has not these columns and types, in this order."""
-    return _read_parquet(path, schema=schema)
+    with _opened(path, schema=schema) as file:
+        return _whole(file.read(), file.metadata.num_rows)
+
+
+def read_row_groups(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of `read_parquet`, one row group of the file at a time."""
+    with _opened(path, schema=schema) as file:
+        for place in range(file.num_row_groups):
+            yield _whole(file.read_row_group(place), file.metadata.row_group(place).num_rows)
 
 
 def read_frame(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The table in `path`, or some of its columns. Raises MissingArtifact if it cannot be read or lacks one of them."""
-    return _read_parquet(path, columns=columns).to_pandas()
+    with _opened(path, columns=columns or ()) as file:
+        wanted = None if columns is None else list(columns)
+        return _whole(file.read(columns=wanted), file.metadata.num_rows).to_pandas()
 
 
-def _read_parquet(path: Path, *, schema: pa.Schema | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+@contextmanager
+def _opened(path: Path, *, schema: pa.Schema | None = None, columns: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
     """One file as it stands (a dataset reader would add columns for folders named a=b), checked before its pages are read."""
     try:
         with pq.ParquetFile(path) as file:
@@ -117,19 +147,23 @@ def _read_parquet(path: Path, *, schema: pa.Schema | None = None, columns: Seque
             if rows > MAX_ROWS_PER_BYTE * path.stat().st_size:
                 raise pa.ArrowInvalid(f"it claims {rows} rows in {path.stat().st_size} bytes")
             found = file.schema_arrow
-            absent = [name for name in columns or () if name not in found.names]
+            absent = [name for name in columns if name not in found.names]
             if absent:
                 raise pa.ArrowInvalid(f"it has no column {absent[0]!r}, only {', '.join(found.names)}")
             if schema is not None and not found.equals(schema):
                 expected, there = (", ".join(f"{field.name} {field.type}" for field in fields) for fields in (schema, found))
                 raise pa.ArrowInvalid(f"expected the columns {expected}; found {there}")
-            table = file.read(columns=None if columns is None else list(columns))
-            table.validate(full=True)
-            if table.num_rows != rows:
-                raise pa.ArrowInvalid(f"it claims {rows} rows and holds {table.num_rows}")
-            return table
+            yield file
     except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
         raise MissingArtifact(f"{path} is not the parquet table that was expected ({error}); rebuild its run") from error
+
+
+def _whole(table: pa.Table, n_rows: int) -> pa.Table:
+    """`table`, once its buffers and its length are looked at."""
+    table.validate(full=True)
+    if table.num_rows != n_rows:
+        raise pa.ArrowInvalid(f"it claims {n_rows} rows and holds {table.num_rows}")
+    return table
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:

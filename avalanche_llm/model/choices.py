@@ -4,30 +4,28 @@ A continuation c[0 .. n-1] after a prompt scores, in nats,
 
     log p(c[0] | prompt) + sum_{j >= 1} log p(c[j] | prompt, c[0 .. j-1])      softmax and sum in float64
 
-(a softmax over 50,000 tokens in float32 is off by up to 2e-5). One forward over a batch of prompts gives every first token,
-and with it every label of a single token. The other tokens take a second, short forward: one row a continuation, on a copy of
-the keys and values of its prompt. Rows are padded on the right; what is padded is masked, and positions are those of the
-unpadded text.
+(a softmax over 50,000 tokens in float32 is off by up to 2e-5). One forward over a batch gives all of them: every prompt once,
+followed by all of its continuations beside each other (`packed`). Where a family takes its positions from the mask, each
+continuation of more than one token is a row of its own, with its prompt.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
-from transformers import DynamicCache
+from jaxtyping import Float64
 
 from avalanche_llm.errors import ConfigError, DataError
+from avalanche_llm.model.families import follows_positions
 from avalanche_llm.model.gain import GainPlan
+from avalanche_llm.model.head import decoded, logits, logprobs
 from avalanche_llm.model.loader import LoadedModel
+from avalanche_llm.model.packed import Ids, Packed, Row, row_length
 from avalanche_llm.progress import Advance
 from avalanche_llm.questions import Question
-
-Ids = tuple[int, ...]
-_PADDING: Final = 0  # any token will do: no unpadded position sees it
 
 
 @dataclass(frozen=True)
@@ -80,87 +78,66 @@ def score_choices(
 ) -> list[Float64[np.ndarray, " continuation"]]:
     """The score of every continuation of every question at the gains of `plan`. DataError if one is NaN or infinite.
 
-    A batch holds prompts of about one length, at most `batch_tokens` tokens of them with what is padded, and at least one.
+    A batch holds rows of about one length, at most `batch_tokens` tokens of them with what is padded, and at least one question.
     """
     scores: dict[int, np.ndarray] = {}
+    rows = [_rows(question, share_a_row=follows_positions(model.causal.config)) for question in questions]
     with torch.inference_mode(), model.scaled(plan):
-        for places in _batches(questions, batch_tokens):
+        for places in _batches(rows, batch_tokens):
             batch = [questions[place] for place in places]
             ends = np.cumsum([len(question.continuations) for question in batch])
-            for place, found in zip(places, np.split(_logprobs(model, batch).cpu().numpy(), ends[:-1]), strict=True):
-                if not np.isfinite(found).all():
+            found = _logprobs(model, batch, [rows[place] for place in places]).cpu().numpy()
+            for place, of_question in zip(places, np.split(found, ends[:-1]), strict=True):
+                if not np.isfinite(of_question).all():
                     raise DataError(
                         f"question {questions[place].question_id}: log-probabilities became NaN or infinite at gain "
                         f"{plan.furthest}; use --dtype fp32 or leave that gain out"
                     )
-                scores[place] = found
+                scores[place] = of_question
             advance(len(batch))
     return [scores[place] for place in range(len(questions))]
 
 
-def _batches(questions: Sequence[Prompted], batch_tokens: int) -> Iterator[list[int]]:
-    """Places of the questions, longest prompts first, so that the first batch is the largest that memory must hold."""
-    places = sorted(range(len(questions)), key=lambda place: -len(questions[place].prompt))
+def _rows(question: Prompted, *, share_a_row: bool) -> list[Row]:
+    """What the model reads of a question: all continuations of more than a token in one row, or each in one of its own."""
+    longer = tuple(ids for ids in question.continuations if len(ids) > 1)
+    return [(question.prompt, of_row) for of_row in ([longer] if share_a_row or not longer else [(ids,) for ids in longer])]
+
+
+def _batches(rows: Sequence[Sequence[Row]], batch_tokens: int) -> Iterator[list[int]]:
+    """Places of the questions, longest rows first, so that the first batch is the largest that memory must hold."""
+    longest = [max(map(row_length, of_question)) for of_question in rows]
+    places = sorted(range(len(rows)), key=lambda place: -longest[place])
     while places:
-        n_prompts = max(1, batch_tokens // len(questions[places[0]].prompt))
-        yield places[:n_prompts]
-        places = places[n_prompts:]
+        n_tokens = longest[places[0]] * np.cumsum([len(rows[place]) for place in places])
+        n_questions = max(1, int(np.searchsorted(n_tokens, batch_tokens, side="right")))
+        yield places[:n_questions]
+        places = places[n_questions:]
 
 
-def _logprobs(model: LoadedModel, batch: Sequence[Prompted]) -> Float64[torch.Tensor, " continuation"]:
+def _logprobs(
+    model: LoadedModel, batch: Sequence[Prompted], rows: Sequence[Sequence[Row]]
+) -> Float64[torch.Tensor, " continuation"]:
     """One number a continuation, question by question."""
-    prompts, mask = _padded((question.prompt for question in batch), model.device)
-    lengths = mask.sum(dim=1)
-    cache = DynamicCache(config=model.causal.config)
-    first_token = _first_token_logprobs(model, prompts, mask, cache)
+    listed = [row for of_question in rows for row in of_question]
+    packed, alone = Packed.of(listed), all(len(continuations) < 2 for _, continuations in listed)
+    ids, position, given = (torch.from_numpy(of).to(model.device) for of in (packed.ids, packed.position, packed.unpadded))
+    seen = given.to(torch.int64) if alone else packed.attention(next(model.causal.parameters()).dtype, model.device)
+    output = decoded(model, input_ids=ids, attention_mask=seen, position_ids=position, use_cache=False)
+    first_row = np.cumsum([0, *map(len, rows[:-1])])
+    last_token = [len(question.prompt) - 1 for question in batch]
+    after_prompt = logits(model, output, output.last_hidden_state[first_row, last_token])
+    first_token = torch.log_softmax(after_prompt.to(torch.float64), dim=-1)
     asked = [(place, ids) for place, question in enumerate(batch) for ids in question.continuations]
     total = torch.stack([first_token[place, ids[0]] for place, ids in asked])
-    longer = [row for row, (_, ids) in enumerate(asked) if len(ids) > 1]
-    if not longer:
-        return total
-    of = torch.tensor([asked[row][0] for row in longer], device=model.device)
-    cache.batch_select_indices(of)
-    inputs, given = _padded((asked[row][1][:-1] for row in longer), model.device)
-    logits = model.causal(
-        input_ids=inputs,
-        attention_mask=torch.cat((mask[of], given), dim=1),
-        position_ids=lengths[of, None] + torch.arange(inputs.shape[1], device=model.device),
-        past_key_values=cache,
-        use_cache=True,
-    ).logits
-    for row, row_logits in zip(longer, logits, strict=True):  # one at a time: float64 logits of all rows are large
-        rest = torch.tensor(asked[row][1][1:], device=model.device)
-        each = torch.log_softmax(row_logits[: len(rest)].to(torch.float64), dim=-1).gather(1, rest[:, None])
-        total[row] += each.sum()
+    longer = [(place, ids[1:]) for place, (_, ids) in enumerate(asked) if len(ids) > 1]
+    if longer:
+        expected = torch.tensor([token for _, rest in longer for token in rest], device=model.device)
+        hidden = output.last_hidden_state[torch.from_numpy(packed.of_continuations).to(model.device)]
+        each = logprobs(model, output, hidden, expected, torch.float64)
+        for (place, _), of_one in zip(longer, torch.split(each, [len(rest) for _, rest in longer]), strict=True):
+            total[place] += of_one.sum()
     return total
-
-
-def _first_token_logprobs(
-    model: LoadedModel, prompts: Int64[torch.Tensor, "batch token"], mask: Int64[torch.Tensor, "batch token"], cache: Any
-) -> Float64[torch.Tensor, "batch vocabulary"]:
-    """log softmax after the last token of each prompt; `cache` is filled. The head sees the last tokens only."""
-    last = mask.sum(dim=1) - 1
-    kept = torch.unique(last)
-    positions = torch.arange(prompts.shape[1], device=model.device).expand_as(prompts)
-    logits = model.causal(
-        input_ids=prompts,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=kept,
-    ).logits
-    of_each = logits[torch.arange(len(last), device=model.device), torch.searchsorted(kept, last)]
-    return torch.log_softmax(of_each.to(torch.float64), dim=-1)
-
-
-def _padded(rows: Iterable[Ids], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids padded on the right to one length, and 1 where an id is not padding: [row, token] each."""
-    listed = list(rows)
-    width = max(map(len, listed))
-    ids = torch.tensor([[*row, *[_PADDING] * (width - len(row))] for row in listed], device=device)
-    given = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in listed], device=device)
-    return ids, given
 
 
 def _encode(tokenizer: Any, chat_template: bool, question_id: str, prompt: str, choices: Sequence[str]) -> Prompted:

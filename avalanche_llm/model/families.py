@@ -102,6 +102,22 @@ def hook_names(config: Any, decoder: nn.Module, configured: HookNames | None) ->
     return names
 
 
+def follows_positions(config: Any) -> bool:
+    """Whether attention takes positions and a mask of every pair of tokens as they are given.
+
+    Not where a bias for distance is computed from the mask (ALiBi), nor in a kernel that knows causal masks only; of a family
+    that is not in the table it is not known.
+    """
+    text = config.get_text_config()
+    implementation = getattr(text, "_attn_implementation", None)
+    return (
+        config.model_type in FAMILIES
+        and config.model_type != "bloom"
+        and not getattr(text, "alibi", False)
+        and implementation in ("eager", "sdpa")
+    )
+
+
 def find_layers(decoder: nn.Module, names: HookNames) -> list[nn.Module]:
     """The decoder's layers in order. Raises UnsupportedModel if `names.layers` leads to no list of modules."""
     layers = _submodule(decoder, names.layers, "decoder")

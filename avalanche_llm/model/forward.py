@@ -15,13 +15,13 @@ from time import monotonic
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
-from torch.nn.functional import cross_entropy
+from jaxtyping import Float64, Int64
 
 from avalanche_llm.errors import DataError, UnsupportedModel
 from avalanche_llm.metrics.likelihood import SequenceNll
 from avalanche_llm.model.finite import all_finite
 from avalanche_llm.model.gain import GainPlan
+from avalanche_llm.model.head import decoded, logprobs
 from avalanche_llm.model.hooks import OnInput, ReadInput
 from avalanche_llm.model.loader import LoadedModel
 from avalanche_llm.progress import Advance
@@ -138,23 +138,12 @@ class _FiniteEnds:
 def _predict(
     model: LoadedModel, batch: Int64[torch.Tensor, "batch token"], predict_from: int
 ) -> tuple[torch.Tensor, Float64[torch.Tensor, " batch"]]:
-    """What the head is given [batch, token, d_model], and the likelihood of each window.
+    """The last hidden states [batch, token, d_model], and the likelihood of each window.
 
-    The causal model calls its head itself, with whatever cap or scale its family puts on logits. What the head is given
-    is looked at too: the last position predicts nothing, so an infinity there would not reach the likelihood.
+    The states are looked at too: the last position predicts nothing, so an infinity there would not reach the likelihood.
     """
-    head = model.causal.get_output_embeddings()  # type: ignore[operator]  # torch types every attribute as a tensor
-    if head is None:
-        raise UnsupportedModel(f"{type(model.causal).__name__} has no language-model head: next tokens cannot be scored")
-    given: list[torch.Tensor] = []
-    with ReadInput([head], lambda _, hidden: given.append(hidden)):
-        logits = model.causal(input_ids=batch, use_cache=False).logits
-    # one window at a time: float32 logits of a whole batch would be a second, larger copy of the largest tensor there is
-    return given[0], torch.stack([_window_nll(*window, predict_from) for window in zip(logits, batch, strict=True)])
-
-
-def _window_nll(
-    logits: Float[torch.Tensor, "token vocabulary"], ids: Int64[torch.Tensor, " token"], predict_from: int
-) -> Float64[torch.Tensor, ""]:
-    each = cross_entropy(logits[predict_from - 1 : -1].to(torch.float32), ids[predict_from:], reduction="none")
-    return each.sum(dtype=torch.float64)
+    output = decoded(model, input_ids=batch, use_cache=False)
+    states = output.last_hidden_state
+    asked, following = states[:, predict_from - 1 : -1].flatten(0, 1), batch[:, predict_from:].flatten()
+    each = logprobs(model, output, asked, following, torch.float32).view(len(batch), -1)
+    return states, -each.sum(dim=1, dtype=torch.float64)

@@ -3,22 +3,24 @@
 ablation_events.parquet: the columns of an event table and intervention_id, one pass a distinct (intervention, gain).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from avalanche_llm.analysis.ablations import Intervention, needed, plan_of
+from avalanche_llm.errors import MissingArtifact
 from avalanche_llm.events.collect import LayerTail
-from avalanche_llm.events.tail_files import SCHEMA, table_to_tails, tails_to_table
+from avalanche_llm.events.tail_files import SCHEMA, read_events, table_to_tails, tails_to_table
 from avalanche_llm.io.artifacts import Run, RunArtifacts
-from avalanche_llm.io.files import parquet, read_parquet
+from avalanche_llm.io.files import parquet_of, read_row_groups
 from avalanche_llm.phases.analysis_inputs import AnalysisInputs
 from avalanche_llm.phases.context import CALIBRATION_SLICE, open_model, slices_of_a, use_slice
 from avalanche_llm.phases.measure import largest_events
-from avalanche_llm.phases.parts import kept_or_made
+from avalanche_llm.phases.parts import make_unless_kept
 from avalanche_llm.phases.upstream_files import calibration_stats
 
 ABLATION_SCHEMA: Final = SCHEMA.append(pa.field("intervention_id", pa.string()))
@@ -26,8 +28,7 @@ ABLATION_SCHEMA: Final = SCHEMA.append(pa.field("intervention_id", pa.string()))
 
 def measure_ablations(run: Run, inputs: AnalysisInputs) -> None:
     """Run each distinct intervention once at its gain and write its candidate events. At g* = 1 there is nothing to run."""
-    job, wanted = inputs.job, _wanted(inputs)
-    parts = [ABLATION_SCHEMA.empty_table()]
+    job, wanted, parts = inputs.job, _wanted(inputs), {}
     if wanted:
         model = open_model(job, run, inputs.s01, inputs.s02)
         calibration = use_slice(job, run, slices_of_a(job, model, inputs.s01, inputs.s02)[CALIBRATION_SLICE])
@@ -40,21 +41,35 @@ def measure_ablations(run: Run, inputs: AnalysisInputs) -> None:
             return tails_to_table(found, gain_id=job.settings.gains.grid.index(gain), gain=gain)
 
         for intervention, gain in wanted:
-            events = kept_or_made(run, f"{intervention}_{gain!r}", partial(measure, intervention, gain))
-            name = pa.array([intervention] * len(events), pa.string())
-            parts.append(events.append_column(ABLATION_SCHEMA.field("intervention_id"), name))
-    run.save("ablation_events", parquet(pa.concat_tables(parts)))
+            name = f"{intervention}_{gain!r}"
+            parts[intervention, gain] = make_unless_kept(run, name, partial(measure, intervention, gain))
+    tables = (_named(read_events(part), intervention) for (intervention, _), part in parts.items())
+    run.save("ablation_events", parquet_of(ABLATION_SCHEMA, tables))
 
 
-def ablation_tails(run: RunArtifacts, inputs: AnalysisInputs) -> dict[Intervention, Sequence[LayerTail]]:
-    """The events of every needed intervention as measured by `measure_ablations`."""
-    table = read_parquet(run.artifact("ablation_events"), ABLATION_SCHEMA)
-    return {
-        (intervention, gain): table_to_tails(
-            table.filter((pc.field("intervention_id") == intervention) & (pc.field("g") == gain)), n_layers=inputs.n_layers
-        )
-        for intervention, gain in _wanted(inputs)
-    }
+def ablation_tails(run: RunArtifacts, inputs: AnalysisInputs) -> Iterator[tuple[Intervention, Sequence[LayerTail]]]:
+    """The events of every needed intervention, one after the other as `measure_ablations` wrote them.
+
+    Raises MissingArtifact if the file holds others, or these in another order.
+    """
+    path = run.artifact("ablation_events")
+    groups, rest = read_row_groups(path, ABLATION_SCHEMA), ABLATION_SCHEMA.empty_table()
+    for intervention, gain in _wanted(inputs):
+        its_own = (pc.field("intervention_id") == intervention) & (pc.field("g") == gain)
+        rows = []
+        for group in chain([rest], groups):
+            rows.append(group.filter(its_own))
+            rest = group.filter(~its_own)
+            if len(rest):
+                break
+        yield (intervention, gain), table_to_tails(pa.concat_tables(rows), n_layers=inputs.n_layers)
+    surplus = len(rest) + sum(map(len, groups))
+    if surplus:
+        raise MissingArtifact(f"{path} has {surplus} rows where none was expected, or out of order; rebuild its run")
+
+
+def _named(events: pa.Table, intervention: str) -> pa.Table:
+    return events.append_column(ABLATION_SCHEMA.field("intervention_id"), pa.array([intervention] * len(events), pa.string()))
 
 
 def _wanted(inputs: AnalysisInputs) -> list[Intervention]:

@@ -1,6 +1,7 @@
 """The figures of phase 5, each from tables alone (SCIENCE section 8; spec 19)."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,26 +49,21 @@ def export_figures(run: Run, settings: Settings, frames: AnalysisFrames) -> None
     """Draw and write F01 to F05 and F08 to F11."""
     summary, whole = frames.summary, provenance_of(frames.summary)
     n_layers, n_tokens = frames.example.shape
-    statistics = settings.statistics
-    drawn = {
-        "F01_RASTER_EXAMPLE": (
-            figures.raster_example(figures.raster_rows(frames.example), n_layers=n_layers, n_tokens=n_tokens),
-            _of_one(whole, frames.example_of),
-        ),
-        "F02_RATE_MATCH_CHECK": (figures.rate_match(summary, relative_tolerance=settings.events.rate_match_tol_rel), whole),
-        "F03_BRANCHING_CURVES": (figures.branching_curves(summary), whole),
-        "F04_NULL_DELTAB": (figures.null_delta_b(summary), whole),
-        "F05_GSTAR_SELECTION": (figures.gstar_selection(summary, frames.gstar, method=frames.method), whole),
-        "F08_SPIKEDEF_ROBUST": (figures.spike_definitions(summary), whole),
-        "F09_CHI_CURVES": (
-            figures.chi_curves(summary, frames.gstar, alignment_max=statistics.signature_alignment_g_diff_max),
-            whole,
-        ),
-        "F10_NULL_COMPARE": (figures.null_compare(frames.nulls, frames.gstar), whole),
-        "F11_ABLATIONS": (figures.ablations(frames.ablations), provenance_of(frames.ablations)),
+    tolerance, alignment = settings.events.rate_match_tol_rel, settings.statistics.signature_alignment_g_diff_max
+    example = partial(figures.raster_example, figures.raster_rows(frames.example), n_layers=n_layers, n_tokens=n_tokens)
+    export_figure(run, "F01_RASTER_EXAMPLE", example, _of_one(whole, frames.example_of))
+    of_summary = {
+        "F02_RATE_MATCH_CHECK": partial(figures.rate_match, summary, relative_tolerance=tolerance),
+        "F03_BRANCHING_CURVES": partial(figures.branching_curves, summary),
+        "F04_NULL_DELTAB": partial(figures.null_delta_b, summary),
+        "F05_GSTAR_SELECTION": partial(figures.gstar_selection, summary, frames.gstar, method=frames.method),
+        "F08_SPIKEDEF_ROBUST": partial(figures.spike_definitions, summary),
+        "F09_CHI_CURVES": partial(figures.chi_curves, summary, frames.gstar, alignment_max=alignment),
+        "F10_NULL_COMPARE": partial(figures.null_compare, frames.nulls, frames.gstar),
     }
-    for figure_id, (figure, provenance) in drawn.items():
-        export_figure(run, figure_id, figure, provenance)
+    for figure_id, draw in of_summary.items():
+        export_figure(run, figure_id, draw, whole)
+    export_figure(run, "F11_ABLATIONS", partial(figures.ablations, frames.ablations), provenance_of(frames.ablations))
 
 
 def _of_one(whole: Provenance, condition: dict[str, Any]) -> Provenance:

@@ -1,7 +1,7 @@
 """T01, T04, T05 and T06 from the artifacts of phases 1 to 5: what phase 5 writes and `verify` makes again (S05; spec 18)."""
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import chain, product
 
 import pandas as pd
 
@@ -68,9 +68,9 @@ def tables_of(run: RunArtifacts, inputs: AnalysisInputs, measured: Sequence[Cond
 
 def _ablations(run: RunArtifacts, inputs: AnalysisInputs) -> AblationInputs:
     settings = inputs.job.settings
-    of_grid = {(GLOBAL, gain): found for gain, found in inputs.tails.items()}
+    of_grid = (((GLOBAL, gain), found) for gain, found in inputs.tails.items())
     return AblationInputs(
-        {**of_grid, **ablation_tails(run, inputs)},
+        chain(of_grid, ablation_tails(run, inputs)),
         inputs.targets,
         calibration_lattice(settings),
         inputs.weights,

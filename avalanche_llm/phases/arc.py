@@ -4,6 +4,7 @@ Every distinct gain scores the questions once. No number of this phase enters th
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -37,8 +38,8 @@ def evaluate_arc(job: Job) -> str:
         exported = tables(job, run)
         export_tables(run, exported)
         table = exported[TABLE]
-        figure = figures.arc_accuracy(table, chance=float(table["opt_chance"].iloc[0]))
-        export_figure(run, "F07_ARC_MCQ", figure, provenance_of(table))
+        draw = partial(figures.arc_accuracy, table, chance=float(table["opt_chance"].iloc[0]))
+        export_figure(run, "F07_ARC_MCQ", draw, provenance_of(table))
     run.complete()
     return run.run_id
 

@@ -4,6 +4,8 @@ Every distinct gain is one forward pass. Calibration statistics and thresholds a
 never refitted.
 """
 
+from functools import partial
+
 import pandas as pd
 import pyarrow as pa
 
@@ -41,7 +43,7 @@ def generalize(job: Job) -> str:
         exported = tables_of(job, run, rows)
         export_tables(run, exported)
         table = exported[TABLE]
-        export_figure(run, "F06_GENERALIZATION_B", figures.generalization(table), provenance_of(table))
+        export_figure(run, "F06_GENERALIZATION_B", partial(figures.generalization, table), provenance_of(table))
     run.complete()
     return run.run_id
 

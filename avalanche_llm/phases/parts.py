@@ -38,8 +38,11 @@ def _digest(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
+def make_unless_kept(run: Run, name: str, make: Callable[[], pa.Table]) -> Path:
+    """The path of a part, measured now unless an earlier attempt of this run left it."""
+    return part_path(run, name) if is_kept(run, name) else keep(run, name, make())
+
+
 def kept_or_made(run: Run, name: str, make: Callable[[], pa.Table]) -> pa.Table:
     """The events of a part, measured now unless an earlier attempt of this run left them."""
-    if not is_kept(run, name):
-        keep(run, name, make())
-    return read_events(part_path(run, name))
+    return read_events(make_unless_kept(run, name, make))

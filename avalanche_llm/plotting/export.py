@@ -1,11 +1,12 @@
 """Tables and figures as run artifacts: one frame becomes a CSV and a Parquet file, one figure a PDF and a PNG."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from avalanche_llm.garbage import look_at_the_young
 from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.files import raw
 from avalanche_llm.plotting.schemas import SCHEMAS
@@ -34,10 +35,11 @@ def export_tables(run: Run, tables: Mapping[str, pd.DataFrame]) -> None:
             run.save(name, raw(data))
 
 
-def export_figure(run: Run, figure_id: str, figure: Figure, provenance: Provenance) -> None:
+def export_figure(run: Run, figure_id: str, draw: Callable[[], Figure], provenance: Provenance) -> None:
     """Write both files of a figure with its provenance inside; a resumed run that holds both draws neither again."""
     if all(run.holds(f"{figure_id}_{form}") for form in ("pdf", "png")):
         return
-    files = save(figure, provenance)
+    files = save(draw(), provenance)
+    look_at_the_young()  # a figure refers to itself
     run.save(f"{figure_id}_pdf", raw(files.pdf))
     run.save(f"{figure_id}_png", raw(files.png))

@@ -18,7 +18,8 @@ from typing import Any, Final, ParamSpec, TypeVar
 import matplotlib
 import matplotlib.style
 import pandas as pd
-from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf, PdfPages
 from matplotlib.figure import Figure
 
 from avalanche_llm.errors import SchemaError
@@ -176,14 +177,15 @@ def save(figure: Figure, provenance: Provenance) -> FigureFiles:
     with context():
         layout = figure.get_layout_engine()
         if layout is not None:
-            for _ in range(2):  # the first pass places panels by the ticks of their old size
-                layout.execute(figure)
+            layout.execute(figure)  # it goes over the panels twice: their places follow from ticks, and these from their sizes
             figure.set_layout_engine("none")
+        figure.set_dpi(STYLE["figure.dpi"])  # a PDF leaves its own behind
         png, pdf = io.BytesIO(), io.BytesIO()
-        # PdfPages, because savefig's own metadata argument warns about every key outside the PDF standard.
+        # the canvases themselves, because savefig draws a figure that had a layout once more for each
+        FigureCanvasAgg(figure).print_png(png, metadata=fields)
+        # PdfPages, because a metadata argument warns about every key outside the PDF standard
         with PdfPages(pdf, metadata={"CreationDate": None}) as pages:
             pages.infodict().update(fields)
             pages.infodict()["Keywords"] = "; ".join(f"{name}={value}" for name, value in fields.items())
-            pages.savefig(figure)
-        figure.savefig(png, format="png", metadata=fields)
+            FigureCanvasPdf(figure).print_pdf(pages)
     return FigureFiles(pdf=pdf.getvalue(), png=png.getvalue())

@@ -30,7 +30,7 @@ def count_raster(
     counts = np.zeros((n_seq, len(tails), n_tokens), dtype=np.uint16)
     for layer, tail in enumerate(tails):
         event = magnitude(tail.z, spike_def) > tau[layer]
-        site = tail.seq[event] * n_tokens + tail.token[event] - first_token
+        site = tail.seq[event] * np.int64(n_tokens) + tail.token[event] - first_token
         found = np.bincount(site, minlength=n_seq * n_tokens)
         if found.max(initial=0) > MAX_COUNT:
             raise DataError(f"layer {layer} has a site with {found.max()} events, more than {MAX_COUNT}; lower the target rate")
