@@ -14,14 +14,14 @@ from typing import Any, Final
 from avalanche_llm.canon import load_canon
 from avalanche_llm.datasets import load_rows
 from avalanche_llm.errors import ConfigError
-from avalanche_llm.model.shape import ModelShape, UnknownShape, model_shape
+from avalanche_llm.model.shape import LOGITS_AT_ONCE, SOFTMAX_AT_ONCE, ModelShape, UnknownShape, model_shape
 from avalanche_llm.resources import local
 from avalanche_llm.settings import Settings
 from avalanche_llm.settings_sources import ArcData
 from avalanche_llm.stages import Stage
 from avalanche_llm.throughput import cpu_tflops
 
-BYTES: Final = {"fp32": 4, "bf16": 2, "fp16": 2}
+BYTES: Final = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}
 GIB: Final = 2**30
 OF_QUESTIONS: Final = frozenset({"PHASE6_ARC_MCQ_EVAL"})
 WITH_HEAD: Final = frozenset({"PHASE6_GENERALIZE_B_METRICS"})
@@ -67,7 +67,8 @@ def cost_of(settings: Settings, stage: Stage, n_gstar: int | None) -> Cost:
     batch = settings.pipeline.batch_windows * seq_len * (shape.d_ff * 6 + shape.d_model * 8) * width
     if stage.phase_id in WITH_HEAD:
         flops += shape.head_flops(windows * seq_len)
-        batch += seq_len * shape.vocab * (settings.pipeline.batch_windows * width + 2 * BYTES["fp32"])
+    if stage.phase_id in WITH_HEAD | OF_QUESTIONS:
+        batch += shape.vocab * (LOGITS_AT_ONCE * width + SOFTMAX_AT_ONCE * 2 * BYTES["fp64"])
     seconds = COLLECTING * flops / (_tflops(settings) * 1e12) + FIGURE_S * sum(name.endswith("_pdf") for name in stage.artifacts)
     if stage.phase_id == "PHASE5_ANALYZE_AND_EXPORT":
         seconds += SITE_S * _conditions(settings) * shape.n_layers * settings.datasets.A.n_windows_calibration * seq_len

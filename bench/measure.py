@@ -45,8 +45,21 @@ def measured(folder: Path | None = None) -> Iterator[Cost]:
     finally:
         cost.wall_s += perf_counter() - began
         cost.cpu_s += cpu_s() - cpu
-        cost.peak_gib = peak_gib()
+        cost.peak_gib = max(cost.peak_gib, peak_gib())
         cost.written_bytes = _bytes(folder) - before
+
+
+@contextmanager
+def left_out(cost: Cost) -> Iterator[None]:
+    """What happens inside does not count: seconds are taken off, and the peak begins anew."""
+    cost.peak_gib = max(cost.peak_gib, peak_gib())
+    began, cpu = perf_counter(), cpu_s()
+    try:
+        yield
+    finally:
+        cost.wall_s -= perf_counter() - began
+        cost.cpu_s -= cpu_s() - cpu
+        reset_peak()
 
 
 @contextmanager

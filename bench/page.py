@@ -60,7 +60,7 @@ def pipeline(title: str) -> Callable[[Results], str]:
         text = (
             f"One bare pass over the slice of {found['slice_tokens']} tokens: {found['bare_pass_s']} s. Passes are over that "
             f"slice; `--dry_run` is its estimate before the run. Repeats: {found['repeats']}, each figure their median. "
-            "Peaks are those of the one process that runs all phases and the bare passes."
+            "Peaks are those of the one process that runs all phases, the bare passes left out."
         )
         names = ("phase", "passes", "limit, s", "took, s", "ratio", "`--dry_run`, s", "peak, GiB", "wrote, MiB")
         shown = [row for row in sorted(spent, key=lambda row: -row[1]) if row[1] > 0]

@@ -33,7 +33,7 @@ from avalanche_llm.phases.run_nulls import run_nulls
 from avalanche_llm.phases.select_gstar import select_gstar
 from avalanche_llm.plan import plan_phase
 from avalanche_llm.stages import stages
-from bench.measure import Cost, bare_pass_s, counted_tokens, cpu_s, machine, measured, preceded, timed
+from bench.measure import Cost, bare_pass_s, counted_tokens, left_out, machine, measured, preceded, timed
 
 REPO: Final = Path(__file__).resolve().parents[1]
 SMALL: Final[dict[str, Any]] = {
@@ -81,15 +81,13 @@ class Bare:
 
     @contextmanager
     def beside(self, cost: Cost, with_head: bool) -> Iterator[list[float]]:
-        """A bare pass before every pass inside; its seconds are taken off what the phase costs. Yields them as they come."""
+        """A bare pass before every pass inside, left out of what the phase costs. Yields their seconds as they come."""
         seconds: list[float] = []
         module = self._model.causal if with_head else self._model.decoder
 
         def before() -> None:
-            cpu = cpu_s()
-            seconds.append(bare_pass_s(module, self._windows, self._batch))
-            cost.wall_s -= seconds[-1]
-            cost.cpu_s -= cpu_s() - cpu
+            with left_out(cost):
+                seconds.append(bare_pass_s(module, self._windows, self._batch))
 
         with preceded(PASSES, before):
             yield seconds

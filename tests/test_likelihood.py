@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -11,15 +12,17 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from test_families import CASES, causal_model
 
 from avalanche_llm.errors import DataError, SchemaError, UnsupportedModel
 from avalanche_llm.metrics.likelihood import Sampled, SequenceNll, mean_nll
 from avalanche_llm.metrics.stats import bootstrap_weights
 from avalanche_llm.model.forward import PassReport, first_predicted, forward_pass
 from avalanche_llm.model.gain import GainPlan
-from avalanche_llm.model.head import AT_ONCE
+from avalanche_llm.model.head import decoded, logits, logprobs
 from avalanche_llm.model.hooks import ScaleOutput
 from avalanche_llm.model.loader import LoadedModel
+from avalanche_llm.model.shape import LOGITS_AT_ONCE
 
 WEIGHTS = bootstrap_weights(4, reps=50, seed=3)
 
@@ -125,9 +128,36 @@ def test_forward_pass_without_predict_from_never_runs_the_head(plain: LoadedMode
         assert (len(calls), len(report.nll.nll_sum)) == (0, 0)
         scored(plain, windows)
         positions = [n_windows * (tiny.SEQ_LEN - 1) for n_windows in (2, 2, 1)]
-        assert len(calls) == sum(ceil(of_batch / AT_ONCE) for of_batch in positions)
+        assert len(calls) == sum(ceil(of_batch / LOGITS_AT_ONCE) for of_batch in positions)
     finally:
         handle.remove()
+
+
+def test_logits_refuse_a_model_that_does_not_call_what_it_names_its_decoder(
+    plain: LoadedModel, windows: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = deepcopy(plain.decoder)
+    monkeypatch.setattr(plain.causal, "get_decoder", lambda: other)
+    with pytest.raises(UnsupportedModel, match="expected LlamaForCausalLM to call its decoder once, found 0 calls: next tokens"):
+        scored(plain, windows)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_of_chosen_positions_are_the_causal_models_own_in_every_family(name: str, tmp_path: Path) -> None:
+    """Caps, scales and what else follows the head; the decoder is its own again afterwards."""
+    model = tiny.loaded(tiny.save_model(causal_model(CASES[name].model_type, CASES[name].config), tmp_path))
+    ids = torch.from_numpy(np.random.default_rng(2).integers(1, tiny.VOCABULARY, size=(2, 9)))
+    with torch.inference_mode():
+        whole = model.causal(input_ids=ids, use_cache=False).logits
+        output = decoded(model, input_ids=ids, use_cache=False)
+        rows, tokens = [0, 1, 1], [8, 0, 3]
+        found = logits(model, output, output.last_hidden_state[rows, tokens])
+        torch.testing.assert_close(found, whole[rows, tokens], atol=2e-6, rtol=0)
+        following = torch.tensor([5, 6, 7])
+        each = logprobs(model, output, output.last_hidden_state[rows, tokens], following, torch.float64)
+        expected = whole[rows, tokens].double().log_softmax(dim=-1)[[0, 1, 2], following]
+        torch.testing.assert_close(each, expected, atol=1e-5, rtol=0)
+        assert torch.equal(model.causal(input_ids=ids, use_cache=False).logits, whole)
 
 
 @pytest.mark.parametrize("position", [3, tiny.SEQ_LEN - 1])

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,15 +73,19 @@ def forward_pass(
         if predict_from is None and layer == model.n_layers - 1:
             raise _LastRead(u)
 
-    with torch.inference_mode(), model.scaled(plan), ReadInput(model.modules("down"), by_window):
+    reading = ReadInput(model.modules("down"), by_window)
+    with torch.inference_mode(), model.scaled(plan):
         for first in range(0, len(windows), batch_windows):
             batch = torch.from_numpy(windows[first : first + batch_windows]).to(model.device)
             if predict_from is None:
-                finite.add(first, _last_u(model, batch))
+                with reading:
+                    finite.add(first, _last_u(model, batch))
             else:
-                hidden, nll = _predict(model, batch, predict_from)
-                finite.add(first, hidden, nll)
-                sums.append(nll)
+                with reading:
+                    output = decoded(model, input_ids=batch, use_cache=False)
+                sums.append(_nll(model, output, batch, predict_from))
+                # of the states too: the last position predicts nothing, so an infinity there would not reach the likelihood
+                finite.add(first, output.last_hidden_state, sums[-1])
             on_batch(first)
             advance(len(batch))
         finite.finish()
@@ -135,15 +140,10 @@ class _FiniteEnds:
             )
 
 
-def _predict(
-    model: LoadedModel, batch: Int64[torch.Tensor, "batch token"], predict_from: int
-) -> tuple[torch.Tensor, Float64[torch.Tensor, " batch"]]:
-    """The last hidden states [batch, token, d_model], and the likelihood of each window.
-
-    The states are looked at too: the last position predicts nothing, so an infinity there would not reach the likelihood.
-    """
-    output = decoded(model, input_ids=batch, use_cache=False)
-    states = output.last_hidden_state
-    asked, following = states[:, predict_from - 1 : -1].flatten(0, 1), batch[:, predict_from:].flatten()
-    each = logprobs(model, output, asked, following, torch.float32).view(len(batch), -1)
-    return states, -each.sum(dim=1, dtype=torch.float64)
+def _nll(
+    model: LoadedModel, output: Any, batch: Int64[torch.Tensor, "batch token"], predict_from: int
+) -> Float64[torch.Tensor, " batch"]:
+    """The likelihood of each window from what the decoder returned."""
+    asked, following = output.last_hidden_state[:, predict_from - 1 : -1], batch[:, predict_from:]
+    each = logprobs(model, output, asked.flatten(0, 1), following.flatten(), torch.float32)
+    return -each.view(len(batch), -1).sum(dim=1, dtype=torch.float64)

@@ -7,7 +7,7 @@ Logits of every position of a batch would be the largest tensor there is.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
-from typing import Any, Final
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -15,11 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from avalanche_llm.errors import UnsupportedModel
 from avalanche_llm.model.loader import LoadedModel
-
-AT_ONCE: Final = 256
-"""Positions whose logits are there together: with fewer, the matrix product would lose speed."""
-SOFTMAX_AT_ONCE: Final = 64
-"""Positions of them, a whole number of times, that are there in the precision of the softmax."""
+from avalanche_llm.model.shape import LOGITS_AT_ONCE, SOFTMAX_AT_ONCE
 
 
 def decoded(model: LoadedModel, **inputs: Any) -> Any:
@@ -36,13 +32,17 @@ def decoded(model: LoadedModel, **inputs: Any) -> Any:
 def logits(
     model: LoadedModel, output: Any, hidden: Float[torch.Tensor, "position d_model"]
 ) -> Float[torch.Tensor, "position vocabulary"]:
-    """The logits of some positions of what `decoded` returned."""
+    """The logits of some positions of what `decoded` returned. Raises UnsupportedModel if the model does not use that."""
     given = copy(output)
     given["last_hidden_state"] = hidden[None]
     causal: Any = model.causal
     places = torch.zeros((1, len(hidden)), dtype=torch.long, device=hidden.device)
-    with _returning(causal.get_decoder(), given):
+    with _returning(causal.get_decoder(), given) as calls:
         found: torch.Tensor = causal(input_ids=places, use_cache=False).logits
+    if len(calls) != 1:
+        raise UnsupportedModel(
+            f"expected {type(causal).__name__} to call its decoder once, found {len(calls)} calls: next tokens cannot be scored"
+        )
     return found[0]
 
 
@@ -54,19 +54,24 @@ def logprobs(
     dtype: torch.dtype,
 ) -> Float[torch.Tensor, " position"]:
     """log softmax(logits of position i)[ids[i]] in nats, the softmax in `dtype`."""
-    whole = (logits(model, output, given) for given in torch.split(hidden, AT_ONCE))
+    whole = (logits(model, output, given) for given in torch.split(hidden, LOGITS_AT_ONCE))
     parts = (part for found in whole for part in torch.split(found, SOFTMAX_AT_ONCE))
     following = torch.split(ids, SOFTMAX_AT_ONCE)
     return -torch.cat([cross_entropy(part.to(dtype), of, reduction="none") for part, of in zip(parts, following, strict=True)])
 
 
 @contextmanager
-def _returning(module: Any, output: Any) -> Iterator[None]:
-    """Let `module` return `output` whatever it is given."""
-    own = vars(module).get("forward")
-    module.forward = lambda *arguments, **keywords: output
+def _returning(module: Any, output: Any) -> Iterator[list[Any]]:
+    """Let `module` return `output` whatever it is given; what it was given, call by call."""
+    own, calls = vars(module).get("forward"), []
+
+    def forward(*arguments: Any, **keywords: Any) -> Any:
+        calls.append(arguments)
+        return output
+
+    module.forward = forward
     try:
-        yield
+        yield calls
     finally:
         del module.forward
         if own is not None:

@@ -24,6 +24,10 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "n_heads": ("num_attention_heads", "n_head"),
     "vocab": ("vocab_size",),
 }
+LOGITS_AT_ONCE: Final = 256
+"""Positions whose logits are there together: with fewer, the matrix product would lose speed."""
+SOFTMAX_AT_ONCE: Final = 64
+"""Positions of them, a whole number of times, that are there in the precision of the softmax."""
 PLAIN: Final = frozenset({"bloom", "falcon", "gpt2", "gpt_neox", "opt", "phi"})
 """Model types without a gate in the MLP; every other one is taken for gated."""
 FOURFOLD: Final = frozenset({"bloom", "falcon", "gpt2"})
