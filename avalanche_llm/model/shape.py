@@ -26,7 +26,7 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 LOGITS_AT_ONCE: Final = 256
 """Positions whose logits are there together: with fewer, the matrix product would lose speed."""
-SOFTMAX_AT_ONCE: Final = 64
+SOFTMAX_AT_ONCE: Final = 32
 """Positions of them, a whole number of times, that are there in the precision of the softmax."""
 PLAIN: Final = frozenset({"bloom", "falcon", "gpt2", "gpt_neox", "opt", "phi"})
 """Model types without a gate in the MLP; every other one is taken for gated."""
