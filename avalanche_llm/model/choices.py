@@ -128,9 +128,9 @@ def _logprobs(
     last_token = [len(question.prompt) - 1 for question in batch]
     after_prompt = logits(model, output, output.last_hidden_state[first_row, last_token])
     first_token = torch.log_softmax(after_prompt.to(torch.float64), dim=-1)
-    asked = [(place, ids) for place, question in enumerate(batch) for ids in question.continuations]
-    total = torch.stack([first_token[place, ids[0]] for place, ids in asked])
-    longer = [(place, ids[1:]) for place, (_, ids) in enumerate(asked) if len(ids) > 1]
+    asked = [(place, tokens) for place, question in enumerate(batch) for tokens in question.continuations]
+    total = torch.stack([first_token[place, tokens[0]] for place, tokens in asked])
+    longer = [(place, tokens[1:]) for place, (_, tokens) in enumerate(asked) if len(tokens) > 1]
     if longer:
         expected = torch.tensor([token for _, rest in longer for token in rest], device=model.device)
         hidden = output.last_hidden_state[torch.from_numpy(packed.of_continuations).to(model.device)]

@@ -50,7 +50,7 @@ def measure_ablations(run: Run, inputs: AnalysisInputs) -> None:
 def ablation_tails(run: RunArtifacts, inputs: AnalysisInputs) -> Iterator[tuple[Intervention, Sequence[LayerTail]]]:
     """The events of every needed intervention, one after the other as `measure_ablations` wrote them.
 
-    Raises MissingArtifact if the file holds others, or these in another order.
+    Raises MissingArtifact at the end if rows are left: of something else, or further down than they were looked for.
     """
     path = run.artifact("ablation_events")
     groups, rest = read_row_groups(path, ABLATION_SCHEMA), ABLATION_SCHEMA.empty_table()
