@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= false
 PIP_AUDIT := 2.10.1
 FAULTS ?= --boundaries --trials 110 --signals 44 --seed 7
 
-.PHONY: audit bench bench-platform clean demo docs fuzz install lint model schemas screenshots serve-docs test test-faults test-harness \
+.PHONY: audit bench bench-platform clean demo docs fonts fuzz install lint model schemas screenshots serve-docs test test-faults test-harness \
   test-platform test-wheel ui validate
 
 demo: model ## measure the demo's model, phase by phase
@@ -100,6 +100,9 @@ $(VENV)-docs/.installed: requirements-docs.lock
 
 schemas: install ## docs/schemas.md from the code and a complete measurement of the tests' model
 	WRITE_SCHEMAS=1 $(BIN)/python -m pytest tests/test_docs.py -n 0 -k schema_page_is
+
+fonts: install ## the font of figures, cut anew from the one that matplotlib ships
+	PYTHONPATH=. $(BIN)/python tests/figure_fonts.py
 
 test-wheel: model ## the wheel in an environment and a folder of its own: the demo, from nothing else
 	PYTHON=$(PYTHON) bash tests/wheel.sh $(MODEL)

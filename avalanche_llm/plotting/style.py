@@ -23,6 +23,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf, PdfPages
 from matplotlib.figure import Figure
 
 from avalanche_llm.errors import SchemaError
+from avalanche_llm.plotting import fonts
 
 COLUMN_WIDTH_IN: Final = 3.4
 FONT_PT: Final = 7.5
@@ -34,7 +35,11 @@ GRID: Final = "#E3E3E3"
 
 STYLE: Final[Mapping[str, Any]] = MappingProxyType(
     {
-        "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine sets the same text
+        "font.family": [fonts.FAMILY, fonts.WHOLE],  # both ship with us or matplotlib, so every machine sets the same text
+        "mathtext.fontset": "custom",
+        "mathtext.fallback": None,  # the same font has every symbol
+        **{f"mathtext.{face}": fonts.FAMILY for face in ("rm", "bf", "cal", "sf", "tt")},
+        **{f"mathtext.{face}": f"{fonts.FAMILY}:italic" for face in ("it", "bfit")},
         "font.size": FONT_PT,
         "axes.labelsize": FONT_PT,
         "axes.titlesize": FONT_PT,
@@ -112,6 +117,8 @@ class FigureFiles:
     pdf: bytes
     png: bytes
 
+
+fonts.register()
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
