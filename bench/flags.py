@@ -15,7 +15,8 @@ import torch
 from avalanche_llm.determinism import deterministic
 from avalanche_llm.phases.context import CALIBRATION_SLICE, _loaded, slices_of_a
 from avalanche_llm.phases.job import JobRequest
-from bench.measure import bare_pass_s, machine
+from bench.bare import bare_pass_s
+from bench.measure import machine
 from bench.startup import CONFIG
 
 

@@ -45,21 +45,18 @@ def measured(folder: Path | None = None) -> Iterator[Cost]:
     finally:
         cost.wall_s += perf_counter() - began
         cost.cpu_s += cpu_s() - cpu
-        cost.peak_gib = max(cost.peak_gib, peak_gib())
+        cost.peak_gib = peak_gib()
         cost.written_bytes = _bytes(folder) - before
 
 
 @contextmanager
 def left_out(cost: Cost) -> Iterator[None]:
-    """What happens inside does not count: seconds are taken off, and the peak begins anew."""
-    cost.peak_gib = max(cost.peak_gib, peak_gib())
-    began, cpu = perf_counter(), cpu_s()
+    """What another process does inside does not count: its seconds are taken off."""
+    began = perf_counter()
     try:
         yield
     finally:
         cost.wall_s -= perf_counter() - began
-        cost.cpu_s -= cpu_s() - cpu
-        reset_peak()
 
 
 @contextmanager
@@ -132,17 +129,6 @@ def counted_tokens(model: Any, cost: Cost) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def bare_pass_s(module: Any, windows: Any, batch_windows: int) -> float:
-    """Seconds of a plain pass over windows [window, token], no hooks: the limit of whatever needs that pass."""
-    import torch
-
-    began = perf_counter()
-    with torch.inference_mode():
-        for first in range(0, len(windows), batch_windows):
-            module(input_ids=windows[first : first + batch_windows], use_cache=False)
-    return perf_counter() - began
 
 
 def reset_peak() -> None:

@@ -3,7 +3,8 @@
     python -m bench.pipeline [--workload small|demo] [--repeats N]
 
 One process, phases in order. The limit of a phase is the time that its tokens take in bare passes, with the language-model head
-where every position is predicted; before each pass of the phase a bare one is measured, as the machine's speed wanders.
+where every position is predicted; before each pass of the phase a bare one is measured, as the machine's speed wanders. It
+runs in another process (`bench.bare`), so that the peaks are those of the phases.
 `small` is the workload on which the published implementation was counted: 8 windows of 128 tokens, 5 gains.
 """
 
@@ -16,24 +17,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 import yaml
 
 from avalanche_llm.cost import WITH_HEAD
-from avalanche_llm.model.loader import LoadedModel
 from avalanche_llm.phases.analyze import analyze
 from avalanche_llm.phases.arc import evaluate_arc
 from avalanche_llm.phases.calibrate import calibrate
-from avalanche_llm.phases.context import CALIBRATION_SLICE, _loaded, slices_of_a
+from avalanche_llm.phases.context import _loaded
 from avalanche_llm.phases.extract_rasters import extract_rasters
 from avalanche_llm.phases.gain_grid import gain_grid
 from avalanche_llm.phases.generalize import generalize
-from avalanche_llm.phases.job import Job, JobRequest
+from avalanche_llm.phases.job import JobRequest
 from avalanche_llm.phases.run_nulls import run_nulls
 from avalanche_llm.phases.select_gstar import select_gstar
 from avalanche_llm.plan import plan_phase
 from avalanche_llm.stages import stages
-from bench.measure import Cost, bare_pass_s, counted_tokens, left_out, machine, measured, preceded, timed
+from bench.bare import BarePasses
+from bench.measure import Cost, counted_tokens, left_out, machine, measured, preceded, timed
 
 REPO: Final = Path(__file__).resolve().parents[1]
 SMALL: Final[dict[str, Any]] = {
@@ -71,26 +71,17 @@ PARTS: Final = (
 )
 
 
-class Bare:
-    """Seconds of plain passes over the calibration slice, no hooks, each measured just before a pass of a phase."""
+@contextmanager
+def beside(bare: BarePasses, cost: Cost, with_head: bool) -> Iterator[list[float]]:
+    """A bare pass before every pass inside, left out of what the phase costs. Yields their seconds as they come."""
+    seconds: list[float] = []
 
-    def __init__(self, job: Job, model: LoadedModel) -> None:
-        self._windows = torch.from_numpy(slices_of_a(job, model)[CALIBRATION_SLICE].windows)
-        self._batch = job.settings.pipeline.batch_windows
-        self._model = model
+    def before() -> None:
+        with left_out(cost):
+            seconds.append(bare.seconds(with_head))
 
-    @contextmanager
-    def beside(self, cost: Cost, with_head: bool) -> Iterator[list[float]]:
-        """A bare pass before every pass inside, left out of what the phase costs. Yields their seconds as they come."""
-        seconds: list[float] = []
-        module = self._model.causal if with_head else self._model.decoder
-
-        def before() -> None:
-            with left_out(cost):
-                seconds.append(bare_pass_s(module, self._windows, self._batch))
-
-        with preceded(PASSES, before):
-            yield seconds
+    with preceded(PASSES, before):
+        yield seconds
 
 
 def measure(config: Path, runs: Path) -> dict[str, Any]:
@@ -99,20 +90,21 @@ def measure(config: Path, runs: Path) -> dict[str, Any]:
     where, data = job.settings.run, job.settings.datasets.A
     model = _loaded(job.settings.model, where.model_role, where.device, where.dtype)
     slice_tokens = data.n_windows_calibration * job.settings.pipeline.seq_len_tokens
-    bare, costs, plain = Bare(job, model), {}, []
-    for phase_id, phase in PHASES.items():
-        planned, with_head = plan_phase(job, stages()[phase_id]).cost.seconds, phase_id in WITH_HEAD
-        with measured(runs) as cost, timed(cost, PARTS), bare.beside(cost, with_head) as seconds, counted_tokens(model, cost):
-            phase(job)
-        passes = cost.tokens / slice_tokens - len(seconds)
-        limit = passes * statistics.mean(seconds) if seconds else 0.0
-        plain += [] if with_head else seconds
-        costs[phase_id] = cost.rounded() | {
-            "planned_s": None if planned is None else round(planned, 1),
-            "passes": round(passes, 2),
-            "limit_s": round(limit, 2),
-            "ratio": round(cost.wall_s / limit, 3) if limit else None,
-        }
+    costs, plain = {}, []
+    with BarePasses(config) as bare:
+        for phase_id, phase in PHASES.items():
+            planned, with_head = plan_phase(job, stages()[phase_id]).cost.seconds, phase_id in WITH_HEAD
+            with measured(runs) as cost, timed(cost, PARTS), counted_tokens(model, cost), beside(bare, cost, with_head) as limits:
+                phase(job)
+            passes = cost.tokens / slice_tokens
+            limit = passes * statistics.mean(limits) if limits else 0.0
+            plain += [] if with_head else limits
+            costs[phase_id] = cost.rounded() | {
+                "planned_s": None if planned is None else round(planned, 1),
+                "passes": round(passes, 2),
+                "limit_s": round(limit, 2),
+                "ratio": round(cost.wall_s / limit, 3) if limit else None,
+            }
     needed, taken = (sum(cost[name] for cost in costs.values()) for name in ("limit_s", "wall_s"))
     return {
         "machine": machine(),

@@ -153,6 +153,16 @@ def test_parquet_of_tables_is_the_parquet_of_all_and_reads_back_by_row_group(
     assert pa.concat_tables(groups).equals(whole)
 
 
+def test_parquet_keeps_no_dictionary_of_measured_values() -> None:
+    table = pa.table({"z": np.array([1.5, 1.5], np.float32), "tau": [2.0, 2.0]})
+    for whole, dictionaries in ((table, [False, True]), (table.drop_columns("z"), [True])):
+        one, streamed = written(parquet(whole)), written(parquet_of(whole.schema, [whole]))
+        assert one == streamed
+        group = pq.ParquetFile(io.BytesIO(one)).metadata.row_group(0)
+        assert ["RLE_DICTIONARY" in group.column(place).encodings for place in range(group.num_columns)] == dictionaries
+        assert pq.read_table(io.BytesIO(one)).equals(whole)
+
+
 def test_parquet_of_makes_the_row_groups_that_parquet_makes() -> None:
     table = pa.table({"n": np.zeros(2**20 + 1, np.int8)})
     assert written(parquet_of(table.schema, [table.slice(0, 9), table.slice(9)])) == written(parquet(table))
