@@ -1,6 +1,5 @@
 """Files that are either whole or not there, and serialisers that give the same bytes for the same content."""
 
-import io
 import json
 import os
 import tempfile
@@ -109,9 +108,9 @@ def parquet_of(schema: pa.Schema, tables: Iterable[pa.Table]) -> Writer:
 
 def parquet_bytes(table: pa.Table) -> bytes:
     """What `parquet` writes, where its hash is wanted before the file."""
-    sink = io.BytesIO()
-    parquet(table)(sink)
-    return sink.getvalue()
+    sink = pa.BufferOutputStream()
+    pq.write_table(_plain(table), sink, **_encoding(table.schema))
+    return bytes(sink.getvalue())
 
 
 def _encoding(schema: pa.Schema) -> dict[str, Any]:
