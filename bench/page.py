@@ -9,7 +9,7 @@ HEAD = """# Performance
 
 Made by `make bench` from [performance.json](performance.json); no number is typed by hand. The limit of a phase is what its
 forward passes take bare: the decoder alone, no hooks, and with the language-model head only where every position is
-predicted (`phase6_generalize_b_metrics`), timed in the same process before each pass of the phase.
+predicted (`phase6_generalize_b_metrics`), timed in another process before each pass of the phase.
 """
 
 
@@ -60,7 +60,7 @@ def pipeline(title: str) -> Callable[[Results], str]:
         text = (
             f"One bare pass over the slice of {found['slice_tokens']} tokens: {found['bare_pass_s']} s. Passes are over that "
             f"slice; `--dry_run` is its estimate before the run. Repeats: {found['repeats']}, each figure their median. "
-            "Peaks are those of the one process that runs all phases, the bare passes left out."
+            "Peaks are those of the one process that runs all phases."
         )
         names = ("phase", "passes", "limit, s", "took, s", "ratio", "`--dry_run`, s", "peak, GiB", "wrote, MiB")
         shown = [row for row in sorted(spent, key=lambda row: -row[1]) if row[1] > 0]

@@ -54,6 +54,7 @@ STYLE: Final[Mapping[str, Any]] = MappingProxyType(
         "axes.linewidth": 0.6,
         "axes.ymargin": 0.1,
         "axes.titlepad": 3.0,
+        "axes.titley": 1.0,  # where it would stand anyhow: no ticks on top, so none to look for
         "axes.labelpad": 2.0,
         "axes.unicode_minus": True,
         "axes.spines.top": False,
