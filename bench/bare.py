@@ -1,5 +1,6 @@
 """Bare forward passes in a process of their own: its memory is not that of what is measured beside it."""
 
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,7 +29,7 @@ class BarePasses:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._process.terminate()
+        self._asked.close()
         self._process.join()
 
     def seconds(self, with_head: bool) -> float:
@@ -51,7 +52,7 @@ def _serve(config: Path, asked: Connection) -> None:
     where, settings = job.settings.run, job.settings
     model = _loaded(settings.model, where.model_role, where.device, where.dtype)
     windows = torch.from_numpy(slices_of_a(job, model)[CALIBRATION_SLICE].windows)
-    with deterministic(settings.determinism):  # as phases have it
+    with deterministic(settings.determinism), suppress(EOFError):  # the flags are those of phases; the end is when nobody asks
         while True:
             module = model.causal if asked.recv() else model.decoder
             asked.send(bare_pass_s(module, windows, settings.pipeline.batch_windows))
