@@ -24,6 +24,8 @@ MANIFEST: Final = str(load_canon()["OUTPUT.MANIFEST_SHA256_BASENAME"])
 RUNS: Final = "runs"
 SOURCE: Final = (
     "avalanche_llm/**/*.py",
+    "avalanche_llm/plotting/fonts/*.ttf",
+    "avalanche_llm/plotting/fonts/LICENSE_*",
     "avalanche_llm/report/*.css",
     "avalanche_llm/report/*.j2",
     "avalanche_llm/report/*.js",
