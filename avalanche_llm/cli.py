@@ -27,7 +27,7 @@ from avalanche_llm.cli_help import (
 )
 from avalanche_llm.cli_parser import Parser, boolean
 from avalanche_llm.errors import AvalancheError
-from avalanche_llm.interrupts import SHELL_OFFSET, stoppable
+from avalanche_llm.interrupts import SHELL_OFFSET, no_interrupt, stoppable
 from avalanche_llm.release.command import verify
 
 PROG: Final = "python -m avalanche_llm"
@@ -120,7 +120,9 @@ def _act(arguments: Sequence[str] | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run, and turn an error of ours into one line and its exit code. Other exceptions keep their traceback."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.addFilter(no_interrupt)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[terminal])
     logging.getLogger("avalanche_llm").setLevel(logging.INFO)
     with stoppable() as heard:
         try:

@@ -4,6 +4,7 @@ Both raise KeyboardInterrupt. Which of the two it was is read from the wakeup de
 handlers of their own in place for a while (Dagster gives both signals one handler), the descriptor hears all the same.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -41,6 +42,15 @@ def raise_lost() -> None:
     """Deliver again a signal that came and stopped nothing: the importer drops what a handler raises in callbacks of its own."""
     if _listening and (code := _listening[-1].exit_code()) is not None:
         signal.raise_signal(code - SHELL_OFFSET)
+
+
+def no_interrupt(record: logging.LogRecord) -> bool:
+    """For a handler: drop the traceback of an interrupt, which a library logs on the way to the line that we print for it.
+
+    SQLAlchemy does where a signal falls into the closing of a connection.
+    """
+    _, error, _ = record.exc_info or (None, None, None)
+    return error is None or isinstance(error, Exception)
 
 
 @contextmanager

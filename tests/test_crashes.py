@@ -49,6 +49,35 @@ def test_a_signal_ends_a_whole_process_with_one_line_and_a_run_to_resume(
     assert tiny.events_of(folder)[-1]["payload"]["status"] == "interrupted"
 
 
+INTERRUPTED_CLOSE = """
+import sqlite3, sys
+import sqlalchemy
+from avalanche_llm import cli
+
+class Connection(sqlite3.Connection):
+    def close(self):
+        raise {error}
+
+def work(_):
+    make = lambda: sqlite3.connect(":memory:", factory=Connection)
+    pool = sqlalchemy.pool.NullPool
+    with sqlalchemy.create_engine("sqlite://", creator=make, poolclass=pool).connect() as held:
+        held.execute(sqlalchemy.text("select 1"))
+
+cli.OWN = {{cli.RUNS: work}}
+sys.exit(cli.main(["runs"]))
+"""
+
+
+@pytest.mark.parametrize(("error", "code", "said"), [("KeyboardInterrupt", 130, False), ("sqlite3.Error", 0, True)])
+def test_a_signal_while_a_database_is_closed_is_said_once_and_an_error_there_is_told(error: str, code: int, said: bool) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_CLOSE.format(error=error)]
+    done = subprocess.run(command, cwd=tiny.REPO, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == code, done.stderr
+    assert ("Exception closing connection" in done.stderr and "Traceback" in done.stderr) is said
+    assert said or done.stderr.splitlines() == [MESSAGE]
+
+
 def test_stoppable_tells_which_signal_came_and_puts_the_handlers_back() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for number in (signal.SIGTERM, signal.SIGINT):
