@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiny
@@ -185,6 +186,10 @@ def test_ablation_tails_are_the_rows_of_each_intervention_wherever_row_groups_en
         assert sum(len(tail) for tails in found.values() for tail in tails) == len(whole)
     pq.write_table(whole.take(list(range(len(whole)))[::-1]), path, row_group_size=7)
     with pytest.raises(MissingArtifact, match=r"ablation_events\.parquet has \d+ rows where none was expected, or out of order"):
+        list(ablation_tails(run, inputs))
+    nameless = pa.array([None, *whole["intervention_id"].to_pylist()[1:]], pa.string())
+    pq.write_table(whole.set_column(whole.schema.get_field_index("intervention_id"), "intervention_id", nameless), path)
+    with pytest.raises(MissingArtifact, match=rf"has {len(whole)} rows where none was expected"):
         list(ablation_tails(run, inputs))
 
 

@@ -54,10 +54,14 @@ def logprobs(
     dtype: torch.dtype,
 ) -> Float[torch.Tensor, " position"]:
     """log softmax(logits of position i)[ids[i]] in nats, the softmax in `dtype`."""
-    whole = (logits(model, output, given) for given in torch.split(hidden, LOGITS_AT_ONCE))
-    parts = (part for found in whole for part in torch.split(found, SOFTMAX_AT_ONCE))
-    following = torch.split(ids, SOFTMAX_AT_ONCE)
-    return -torch.cat([cross_entropy(part.to(dtype), of, reduction="none") for part, of in zip(parts, following, strict=True)])
+
+    def of_slice(given: torch.Tensor, following: torch.Tensor) -> list[torch.Tensor]:  # its logits go before the next ones come
+        found = logits(model, output, given)
+        parts = zip(torch.split(found, SOFTMAX_AT_ONCE), torch.split(following, SOFTMAX_AT_ONCE), strict=True)
+        return [cross_entropy(part.to(dtype), of_part, reduction="none") for part, of_part in parts]
+
+    slices = zip(torch.split(hidden, LOGITS_AT_ONCE), torch.split(ids, LOGITS_AT_ONCE), strict=True)
+    return -torch.cat([found for of_one in slices for found in of_slice(*of_one)])
 
 
 @contextmanager

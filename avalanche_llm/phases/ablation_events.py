@@ -55,17 +55,24 @@ def ablation_tails(run: RunArtifacts, inputs: AnalysisInputs) -> Iterator[tuple[
     path = run.artifact("ablation_events")
     groups, rest = read_row_groups(path, ABLATION_SCHEMA), ABLATION_SCHEMA.empty_table()
     for intervention, gain in _wanted(inputs):
-        its_own = (pc.field("intervention_id") == intervention) & (pc.field("g") == gain)
         rows = []
         for group in chain([rest], groups):
-            rows.append(group.filter(its_own))
-            rest = group.filter(~its_own)
+            n_own = _leading(group, intervention, gain)
+            rows.append(group.slice(0, n_own))
+            rest = group.slice(n_own)
             if len(rest):
                 break
         yield (intervention, gain), table_to_tails(pa.concat_tables(rows), n_layers=inputs.n_layers)
     surplus = len(rest) + sum(map(len, groups))
     if surplus:
         raise MissingArtifact(f"{path} has {surplus} rows where none was expected, or out of order; rebuild its run")
+
+
+def _leading(events: pa.Table, intervention: str, gain: float) -> int:
+    """How many rows at the head belong to one intervention at one gain."""
+    its_own = pc.and_(pc.equal(events["intervention_id"], intervention), pc.equal(events["g"], gain))
+    other = pc.index(pc.fill_null(its_own, False), False).as_py()
+    return len(events) if other < 0 else int(other)
 
 
 def _named(events: pa.Table, intervention: str) -> pa.Table:
