@@ -17,6 +17,7 @@ from bench.page import page
 DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
 PARTS: Final = {
     "startup": ("bench.startup", "3"),
+    "commands": ("bench.commands",),
     "flags": ("bench.flags",),
     "small": ("bench.pipeline", "--workload", "small", "--repeats", "3"),
     "demo": ("bench.pipeline", "--workload", "demo"),

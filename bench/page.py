@@ -28,6 +28,12 @@ def startup(found: Results) -> str:
     return _section("Before the work begins", found, f"Median of {found['repeats']} processes.", ("command", "s"), rows)
 
 
+def commands(found: Results) -> str:
+    text = "Start to end, as a person runs them one after the other."
+    rows = [(f"`{name}`", *(of[key] for key in ("wall_s", "cpu_s", "peak_gib"))) for name, of in found["commands"].items()]
+    return _section("The demo, each command in a process of its own", found, text, ("command", "s", "CPU s", "peak, GiB"), rows)
+
+
 def flags(found: Results) -> str:
     text = (
         f"Bare passes over {found['slice_tokens']} tokens in turn, median of {found['repeats']} each: {found['ratio']} times the "
@@ -96,6 +102,7 @@ def statistics(found: Results) -> str:
 
 SECTIONS: Mapping[str, Callable[[Results], str]] = {
     "startup": startup,
+    "commands": commands,
     "flags": flags,
     "small": pipeline("8 windows of 128 tokens, 5 gains"),
     "demo": pipeline("The demo"),

@@ -4,6 +4,7 @@ A fenced block of bash or python stands below a comment that a reader does not s
 a page run in order in a folder where configs/demo.yaml is the tiny config, so that the commands of the page run as they stand.
 """
 
+import json
 import os
 import re
 import shlex
@@ -69,6 +70,14 @@ def run_lines(text: str, folder: Path) -> None:
             assert main(words[3:]) == 0, line
         elif words:
             subprocess.run(["bash", "-c", line], cwd=folder, check=True, timeout=600)
+
+
+def test_times_and_memory_of_the_readme_are_those_of_the_benchmark() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (\d+) \| ([\d.]+) \|$", (tiny.REPO / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    measured = json.loads((DOCS / "performance.json").read_text(encoding="utf-8"))["commands"]["commands"]
+    assert {name: (s, gib) for name, s, gib in rows} == {
+        name: (f"{of['wall_s']:.0f}", f"{of['peak_gib']:.1f}") for name, of in measured.items()
+    }
 
 
 @pytest.mark.parametrize("name", RUN_PAGES)
