@@ -19,8 +19,8 @@ REPO: Final = Path(__file__).resolve().parents[1]
 
 
 def commands() -> list[str]:
-    """What `make demo` runs, in its order, and the report."""
-    return ["phase0_validate_env", *(stage.command for stage in stages().values()), "report"]
+    """What `make demo` runs, in its order."""
+    return ["phase0_validate_env", *(stage.command for stage in stages().values())]
 
 
 def run(command: str, folder: Path) -> dict[str, float]:

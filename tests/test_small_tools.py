@@ -1,13 +1,15 @@
-"""Tools of a few lines: work in the background, finiteness, how often garbage is looked for."""
+"""Tools of a few lines: work in the background, finiteness, how often garbage is looked for, memory given back."""
 
 import gc
+import platform
 from threading import Event
 
+import psutil
 import pytest
 import torch
 
 from avalanche_llm.background import in_background
-from avalanche_llm.garbage import SELDOM, looked_for_seldom
+from avalanche_llm.garbage import SELDOM, give_back, looked_for_seldom
 from avalanche_llm.model.finite import all_finite
 
 
@@ -58,3 +60,12 @@ def test_garbage_is_looked_for_seldom_inside_and_as_before_outside() -> None:
         assert gc.get_threshold() == SELDOM
         raise KeyError
     assert gc.get_threshold() == before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's heap can be told")
+def test_the_heap_below_a_block_that_stays_goes_back_to_the_system() -> None:
+    blocks = [bytes(3000) for _ in range(50_000)]
+    blocks[:-1] = []
+    held = psutil.Process().memory_info().rss
+    give_back()
+    assert held - psutil.Process().memory_info().rss > 100e6

@@ -9,7 +9,7 @@ from typing import Any, Final
 from avalanche_llm.datasets import SliceRequest, TokenSlice, token_slices
 from avalanche_llm.determinism import deterministic
 from avalanche_llm.errors import DeterminismError
-from avalanche_llm.garbage import looked_for_seldom
+from avalanche_llm.garbage import give_back, looked_for_seldom
 from avalanche_llm.io.artifacts import Run
 from avalanche_llm.io.store import Upstream
 from avalanche_llm.model.loader import LoadedModel, load_model
@@ -25,6 +25,7 @@ EVAL_SLICE: Final = "B_EVAL"
 def guard(job: Job, run: Run) -> Iterator[Run]:
     """Deterministic flags on and recorded, the time taken; on an error, a line in the log and the lock given back."""
     began = monotonic()
+    give_back()  # what an earlier phase of this process left
     try:
         with looked_for_seldom(), deterministic(job.settings.determinism) as record:
             yield run
