@@ -54,13 +54,14 @@ def pipeline(title: str) -> Callable[[Results], str]:
                 cost["wall_s"],
                 cost["ratio"] if cost["limit_s"] else "",
                 cost["planned_s"] or "",
+                round(cost["cpu_s"], 1),
                 cost["peak_gib"],
                 round(cost["written_bytes"] / 2**20, 1),
             )
             for name, cost in phases
         ]
         whole = found["all"]
-        rows.append(("all", "", whole["limit_s"], whole["wall_s"], whole["ratio"], "", "", ""))
+        rows.append(("all", "", whole["limit_s"], whole["wall_s"], whole["ratio"], "", "", "", ""))
         parts = sorted({part for _, cost in phases for part in cost["parts_s"]})
         spent = [(f"`{part}`", round(sum(cost["parts_s"].get(part, 0.0) for _, cost in phases), 2)) for part in parts]
         text = (
@@ -68,7 +69,7 @@ def pipeline(title: str) -> Callable[[Results], str]:
             f"slice; `--dry_run` is its estimate before the run. Repeats: {found['repeats']}, each figure their median. "
             "Peaks are those of the one process that runs all phases."
         )
-        names = ("phase", "passes", "limit, s", "took, s", "ratio", "`--dry_run`, s", "peak, GiB", "wrote, MiB")
+        names = ("phase", "passes", "limit, s", "took, s", "ratio", "`--dry_run`, s", "CPU s", "peak, GiB", "wrote, MiB")
         shown = [row for row in sorted(spent, key=lambda row: -row[1]) if row[1] > 0]
         return (
             _section(title, found, text, names, rows)

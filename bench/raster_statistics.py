@@ -30,6 +30,10 @@ PARTS = (
     "avalanche_llm.metrics.tails:fit_tail",
     "avalanche_llm.metrics.signatures:crackling",
     "avalanche_llm.metrics.branching:branching",
+    "avalanche_llm.metrics.branching:branching_interval",
+    "avalanche_llm.metrics.branching:branching_sums",
+    "avalanche_llm.metrics.branching:excess_over_draw",
+    "avalanche_llm.metrics.susceptibility:susceptibility_interval",
     "avalanche_llm.metrics.regression:multistep_regression",
 )
 
