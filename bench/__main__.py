@@ -20,7 +20,7 @@ PARTS: Final = {
     "commands": ("bench.commands",),
     "flags": ("bench.flags",),
     "small": ("bench.pipeline", "--workload", "small", "--repeats", "3"),
-    "demo": ("bench.pipeline", "--workload", "demo"),
+    "demo": ("bench.pipeline", "--workload", "demo", "--repeats", "3"),
     "collector": ("bench.collector",),
     "collector_7b": ("bench.collector", "--seven_b"),
     "statistics": ("bench.raster_statistics",),
